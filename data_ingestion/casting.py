@@ -1,0 +1,129 @@
+"""From texts to typed columns, as the contract says. A text that cannot be cast is a fault of its row, never a guess.
+
+The same rules for single values and for pandas columns are in schema.py and encoder.py; a test holds them equal.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_ingestion.schema import ISO, Column, parse_datetime, read_bounds
+
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+INTEGER = r"^[+-]?\d{1,18}(\.0*)?$"
+TIMESTAMP = pa.timestamp("us")  # UTC, by the contract
+
+
+@dataclass(frozen=True)
+class CastColumn:
+    """A typed column.
+
+    Parameters
+    ----------
+    values : (n_rows,) typed; null where the text means missing or is at fault
+    is_missing : (n_rows,) bool, the text means missing
+    is_fault : (n_rows,) bool, the text is not of the column's kind
+    expected : what the column expects, in words
+    """
+
+    values: pa.Array
+    is_missing: pa.Array
+    is_fault: pa.Array
+    expected: str
+
+
+def arrow_type(column: Column) -> pa.DataType:
+    """Return the Arrow type that holds a column in `raw.parquet`."""
+    types = {
+        "number": pa.float64(),
+        "integer": pa.int64(),
+        "boolean": pa.bool_(),
+        "datetime": TIMESTAMP,
+    }
+    return types.get(column.kind, pa.string())
+
+
+def cast_column(texts: pa.Array, column: Column, missing: list[str]) -> CastColumn:
+    """Cast trimmed texts to the kind of the contract.
+
+    Parameters
+    ----------
+    texts : (n_rows,) string, without nulls
+    column : the column's part of the contract
+    missing : the texts that mean missing
+    """
+    is_missing = pc.is_in(texts, value_set=pa.array(missing, pa.string()))
+    present = pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
+    if column.kind == "number":
+        values, expected = _cast_numbers(present), "a finite number"
+    elif column.kind == "integer":
+        values, expected = _cast_integers(present), "an integer of at most 18 digits"
+    elif column.kind == "boolean":
+        true, false = column.true_values or ["true"], column.false_values or ["false"]
+        values, expected = _cast_words(present, true, false), f"one of {', '.join(true + false)}"
+    elif column.kind == "datetime":
+        values = _cast_datetimes(present, column.format or ISO)
+        expected = "a date such as 2024-02-29" if column.format in (None, ISO) else f"a date written {column.format}"
+    else:
+        values, expected = present, "a text"
+    is_fault = pc.and_(pc.is_valid(present), pc.is_null(values))
+    return CastColumn(values, is_missing, is_fault, expected)
+
+
+def _cast_numbers(texts: pa.Array) -> pa.Array:
+    """Cast to float64; null where the text is no number or beyond what a float64 holds."""
+    matching = _keep_matching(texts, NUMBER)
+    values = pc.replace_substring_regex(matching, r"^\+", "").cast(pa.float64())
+    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
+
+
+def _cast_integers(texts: pa.Array) -> pa.Array:
+    """Cast to int64; `3.0` is the integer 3. Null where the text is no integer of at most 18 digits."""
+    matching = _keep_matching(texts, INTEGER)
+    return pc.replace_substring_regex(matching, r"^\+|\.0*$", "").cast(pa.int64())
+
+
+def _cast_words(texts: pa.Array, true: list[str], false: list[str]) -> pa.Array:
+    """Cast the declared words, in any case, to booleans; null for any other word."""
+    lower = pc.utf8_lower(texts)
+    is_true = pc.is_in(lower, value_set=pa.array([word.lower() for word in true], pa.string()))
+    is_false = pc.is_in(lower, value_set=pa.array([word.lower() for word in false], pa.string()))
+    return pc.if_else(pc.or_(is_true, is_false), is_true, pa.scalar(None, pa.bool_()))
+
+
+def _cast_datetimes(texts: pa.Array, format: str) -> pa.Array:
+    """Cast to UTC timestamps; null where the text is of another format or names no moment."""
+    encoded = texts.dictionary_encode()
+    moments: list[datetime | None] = []
+    for text in encoded.dictionary.to_pylist():
+        try:
+            moments.append(parse_datetime(text, format))
+        except ValueError:  # the caller counts and names the rows that come back null
+            moments.append(None)
+    return pa.array(moments, TIMESTAMP).take(encoded.indices)
+
+
+def _keep_matching(texts: pa.Array, pattern: str) -> pa.Array:
+    return pc.if_else(pc.match_substring_regex(texts, pattern), texts, pa.scalar(None, pa.string()))
+
+
+def find_unexpected_values(values: pa.Array, column: Column) -> pa.Array:
+    """Return (n_rows,) bool: the value is of the right kind but outside the contract's range or categories."""
+    nothing = pa.array(np.zeros(len(values), dtype=bool))
+    if column.kind == "category" and column.categories is not None:
+        known = pc.is_in(values, value_set=pa.array(column.categories, pa.string()))
+        return pc.and_(pc.is_valid(values), pc.invert(known))
+    low, high = read_bounds(column)
+    below = nothing if low is None else pc.fill_null(pc.less(values, _bound(low, values)), False)
+    above = nothing if high is None else pc.fill_null(pc.greater(values, _bound(high, values)), False)
+    return pc.or_(below, above)
+
+
+def _bound(value: object, values: pa.Array) -> pa.Scalar:
+    """Return a bound as the type that compares with the column without loss."""
+    if pa.types.is_integer(values.type) and isinstance(value, float):
+        return pa.scalar(value, pa.float64())
+    return pa.scalar(value, values.type)

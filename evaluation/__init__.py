@@ -1,0 +1,1 @@
+"""How good the saved model is on rows it has never seen."""

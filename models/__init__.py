@@ -1,0 +1,1 @@
+"""Training, and the saved model: how it is written, verified and loaded."""

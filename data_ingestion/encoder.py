@@ -1,0 +1,200 @@
+"""From raw rows to the numbers an estimator takes: one fitted scikit-learn object for training and for serving.
+
+`TypeCaster` reads raw columns as the contract says, from a parquet hand-off, a CSV read by pandas, or a request; what
+follows are scikit-learn's own transformers. This module needs nothing else of the project, so that a saved model can
+travel with it.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder, TargetEncoder
+from sklearn.utils.validation import check_is_fitted
+
+DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute", "days")
+UNSEEN_CODE = -1  # a category that the train rows do not hold
+MISSING_CODE = -2  # no category at all
+ISO = "iso"
+
+
+class TypeCaster(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Cast raw columns to the kinds of the contract.
+
+    Numbers, integers and booleans become float64 (true is 1), categories become texts, dates become datetime64 in
+    UTC. Missing values become NaN, None or NaT. Other columns are passed over, and the order of columns is free.
+
+    Parameters
+    ----------
+    columns : list of dict, one per feature in contract order, with the keys name, kind, missing, and as far as the
+        kind needs them true_values, false_values, format
+    """
+
+    def __init__(self, columns: Sequence[Mapping[str, object]]) -> None:
+        self.columns = columns
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> "TypeCaster":
+        """Remember the features' names; there is nothing else to learn."""
+        self.feature_names_in_ = np.array([str(column["name"]) for column in self.columns], dtype=object)
+        self.n_features_in_ = len(self.feature_names_in_)
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Return the features, (n_rows, n_features), in contract order.
+
+        Raises
+        ------
+        ValueError : a feature is not there, or a value is not of its column's kind
+        """
+        check_is_fitted(self, "feature_names_in_")
+        for name in self.feature_names_in_:
+            if name not in X.columns:
+                near = difflib.get_close_matches(name, [str(other) for other in X.columns], n=1)
+                hint = f' Did you mean "{near[0]}"?' if near else ""
+                raise ValueError(f'column "{name}" is missing: the model was trained with it.{hint}')
+        return pd.DataFrame({str(column["name"]): cast_series(X[column["name"]], column) for column in self.columns})
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Return the features' names: casting changes none."""
+        return np.asarray(self.feature_names_in_, dtype=object)
+
+
+def cast_series(values: pd.Series, column: Mapping[str, object]) -> pd.Series:
+    """Return one column as its kind; see `TypeCaster`.
+
+    Raises
+    ------
+    ValueError : naming the column, the row and the value
+    """
+    kind = column["kind"]
+    if kind == "datetime":
+        return _cast_each(values, column, _parse_datetime).astype("datetime64[us]")
+    if kind in ("category", "text"):
+        return _cast_each(values, column, _format_category)
+    if pd.api.types.is_numeric_dtype(values.dtype):  # numbers and booleans, nullable or not
+        return values.astype("float64")
+    return _cast_each(values, column, _parse_word if kind == "boolean" else _parse_number).astype("float64")
+
+
+def _cast_each(values: pd.Series, column: Mapping[str, object], cast) -> pd.Series:  # type: ignore[no-untyped-def]
+    """Cast the distinct values one by one; trimmed texts that mean missing, None, NaN and NaT become None."""
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        moments = values.dt.tz_convert("UTC").dt.tz_localize(None) if values.dt.tz is not None else values
+        return moments if cast is _parse_datetime else moments.astype(str)
+    missing = set(column["missing"])  # type: ignore[call-overload]
+    codes, distinct = pd.factorize(values.map(_trim), use_na_sentinel=True)
+    table = np.empty(len(distinct) + 1, dtype=object)  # the last entry answers code -1, missing
+    for code, value in enumerate(distinct):
+        if isinstance(value, str) and value in missing:
+            continue
+        try:
+            table[code] = cast(value, column)
+        except (ValueError, TypeError) as err:
+            row = int(np.flatnonzero(codes == code)[0])
+            raise ValueError(f'column "{column["name"]}" row {row}: expects a {column["kind"]}, got {value!r}') from err
+    return pd.Series(table[codes], index=values.index, dtype=object)
+
+
+def _trim(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _parse_number(value: object, column: Mapping[str, object]) -> float:
+    number = float(value)  # type: ignore[arg-type]
+    if not np.isfinite(number):
+        raise ValueError("not finite")
+    return number
+
+
+def _parse_word(value: object, column: Mapping[str, object]) -> float:
+    if isinstance(value, bool | np.bool_):
+        return float(value)
+    word = str(value).lower()
+    for answer, words in ((1.0, column["true_values"]), (0.0, column["false_values"])):
+        if word in [text.lower() for text in words]:  # type: ignore[attr-defined]
+            return answer
+    raise ValueError("no declared word")
+
+
+def _parse_datetime(value: object, column: Mapping[str, object]) -> datetime:
+    if isinstance(value, datetime):
+        moment = value
+    elif column["format"] == ISO:
+        moment = datetime.fromisoformat(str(value))
+    else:
+        moment = datetime.strptime(str(value), str(column["format"]))
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _format_category(value: object, column: Mapping[str, object]) -> str:
+    """Return a category as its text; pandas reads the texts 1 and 2 beside a missing one as 1.0 and 2.0."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def split_dates(X: pd.DataFrame) -> pd.DataFrame:
+    """Return the parts of date columns as numbers: see DATE_PARTS; `days` are days since 1970, fractions included."""
+    parts = {}
+    for name in X.columns:
+        moment = X[name].dt
+        columns = (moment.year, moment.month, moment.day, moment.weekday, moment.hour, moment.minute)
+        days = (X[name] - pd.Timestamp(0)) / pd.Timedelta(days=1)
+        for part, values in zip(DATE_PARTS, (*columns, days), strict=True):
+            parts[f"{name}_{part}"] = values.astype("float64")
+    return pd.DataFrame(parts, index=X.index)
+
+
+def name_date_parts(transformer: object, names: Sequence[str]) -> NDArray[np.object_]:
+    """Return the names of the columns that `split_dates` makes."""
+    return np.array([f"{name}_{part}" for name in names for part in DATE_PARTS], dtype=object)
+
+
+def build_encoder(
+    columns: Sequence[Mapping[str, object]],
+    target_means: Sequence[str],
+    task: str,
+    min_frequency: int,
+) -> Pipeline:
+    """Return the unfitted encoder: raw table in, DataFrame of float64 without missing values out.
+
+    Its columns are named after what made them: `number__x` and `number__missingindicator_x`, `category__x` (codes),
+    `mean__x` (target means), `date__x_month`.
+
+    Parameters
+    ----------
+    columns : one mapping per feature, see `TypeCaster`
+    target_means : the categories with too many levels for codes; the target's mean stands for each level, on the
+        train rows taken from other rows only (cross-fitting), as TargetEncoder does
+    task : regression, binary or multiclass
+    min_frequency : categories with fewer train rows share one code
+    """
+    names = {kind: [str(c["name"]) for c in columns if c["kind"] == kind] for kind in {c["kind"] for c in columns}}
+    numbers = [n for kind in ("number", "integer", "boolean") for n in names.get(kind, [])]
+    codes = [name for name in names.get("category", []) if name not in target_means]
+    target_type = "continuous" if task == "regression" else task
+    impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    ordinal = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=UNSEEN_CODE,
+        encoded_missing_value=MISSING_CODE,
+        min_frequency=min_frequency,
+    )
+    dates = Pipeline(
+        [("parts", FunctionTransformer(split_dates, feature_names_out=name_date_parts)), ("impute", impute)]
+    )
+    steps = [
+        ("number", impute, numbers),
+        ("category", ordinal, codes),
+        ("mean", TargetEncoder(target_type=target_type), list(target_means)),
+        ("date", dates, names.get("datetime", [])),
+    ]
+    encode = ColumnTransformer([step for step in steps if step[2]], verbose_feature_names_out=True)
+    return Pipeline([("cast", TypeCaster(list(columns))), ("encode", encode)]).set_output(transform="pandas")

@@ -1,0 +1,238 @@
+"""The saved model: written once, verified before it is opened, opened before it is trusted.
+
+A model folder holds `saved_model.pkl`, a fitted scikit-learn Pipeline that takes raw rows, and `saved_model.json`, the
+manifest that vouches for it: the sha256 of the pickle, the library it was made with, the contract, and golden rows
+with the answers they must get. The pickle is only opened when the manifest knows it.
+"""
+
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_ingestion.handoff import Commit, PipelineError, sha256_bytes
+from data_ingestion.schema import Contract, Task, join_names, parse_contract
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+PICKLE = "saved_model.pkl"
+MANIFEST = "saved_model.json"
+TRAINER = "models/train_model.py"
+GOLDEN_TOLERANCE = 1e-9  # relative: another processor may round the last bits of a sum otherwise
+
+Value = float | int | bool | str | None
+Row = Mapping[str, Value]  # raw features by column name; None is missing, a date is ISO 8601 text
+
+
+class Golden(BaseModel):
+    """Raw rows and the answers that the model gave when it was saved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: list[dict[str, float | int | bool | str | None]]
+    predictions: list[float | int | str]
+    probabilities: list[list[float]] | None = None
+
+
+class Manifest(BaseModel):
+    """What `saved_model.json` says of the model beside it.
+
+    Parameters
+    ----------
+    model_version : twelve hexadecimal digits, the same for the same data, parameters, code and libraries
+    classes : the labels in the order of the probabilities; None for a regression
+    estimator : the class of the final estimator
+    feature_names : the encoded columns the estimator takes, in order
+    files : sha256 of each file of the model
+    libraries : the versions that the pickle needs
+    contract : the data contract the model was trained under, as plain values
+    lineage : what the model was made from, see handoff.Lineage
+    golden : rows with their expected answers
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model_version: str
+    task: Task
+    target: str
+    classes: list[int | str] | None
+    estimator: str
+    feature_names: list[str]
+    files: dict[str, str]
+    libraries: dict[str, str]
+    contract: dict[str, object]
+    lineage: dict[str, object]
+    golden: Golden
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers for n rows.
+
+    Parameters
+    ----------
+    values : (n_rows,) numbers for a regression, class labels for a classification
+    probabilities : (n_rows, n_classes) in the order of the manifest's classes; None for a regression
+    """
+
+    values: list[float | int | str]
+    probabilities: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A verified model, ready to answer."""
+
+    manifest: Manifest
+    contract: Contract
+    pipeline: "Pipeline"
+
+    def predict(self, rows: Sequence[Row]) -> Predictions:
+        """Return the answers for raw rows; columns that are no features are passed over."""
+        return predict_rows(self.pipeline, self.contract, rows)
+
+
+def predict_rows(pipeline: "Pipeline", contract: Contract, rows: Sequence[Row]) -> Predictions:
+    """Return a fitted pipeline's answers for raw rows.
+
+    Parameters
+    ----------
+    pipeline : takes a raw table
+    contract : names the features
+    rows : one mapping per row; a feature that is not there counts as missing
+    """
+    import pandas as pd
+
+    columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in contract.features}
+    X = pd.DataFrame(columns)
+    if not contract.is_classification:
+        return Predictions([float(value) for value in pipeline.predict(X)])
+    probabilities = np.asarray(pipeline.predict_proba(X), dtype=np.float64)
+    labels = pipeline.classes_[probabilities.argmax(axis=1)]
+    return Predictions([to_label(label) for label in labels], probabilities)
+
+
+def to_label(label: object) -> int | str:
+    """Return a class label as a plain value."""
+    return label if isinstance(label, str) else int(label)  # type: ignore[call-overload]
+
+
+def write_model(commit: Commit, folder: Path, pipeline: "Pipeline", describe: Mapping[str, object]) -> Manifest:
+    """Write pickle and manifest as part of `commit`, the manifest last.
+
+    Parameters
+    ----------
+    commit : the group of files that appear together
+    folder : the model folder
+    pipeline : fitted; its classes must be importable by name
+    describe : the fields of the manifest other than `files`
+    """
+    import joblib
+
+    digest = commit.write(folder / PICKLE, lambda file: joblib.dump(pipeline, file))
+    manifest = Manifest.model_validate({**describe, "files": {PICKLE: digest}})
+    commit.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a model folder.
+
+    Raises
+    ------
+    PipelineError : there is no model, or the manifest is damaged
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as err:
+        raise PipelineError(f"there is no model in {folder} yet. Run: make run") from err
+    except (ValidationError, OSError) as err:
+        raise PipelineError(f"{path} is damaged. Run again: python {TRAINER}") from err
+
+
+def load_model(folder: Path) -> SavedModel:
+    """Verify and load the model of a folder.
+
+    The order is the point: the pickle's sha256 and its library version are checked before it is opened, because
+    opening a damaged or foreign pickle can crash the process or run code.
+
+    Raises
+    ------
+    PipelineError : any check fails; the message says which
+    """
+    manifest = read_manifest(folder)
+    contract = parse_contract(manifest.contract, f"{folder / MANIFEST}: contract")
+    content = _read_verified(folder / PICKLE, manifest.files.get(PICKLE, ""))
+    check_libraries(manifest)
+    import joblib
+
+    pipeline = joblib.load(io.BytesIO(content))
+    check_features(pipeline, contract, folder)
+    model = SavedModel(manifest, contract, pipeline)
+    check_golden(model, folder)
+    return model
+
+
+def _read_verified(path: Path, digest: str) -> bytes:
+    """Return a file's content when it has the sha256 that the manifest gives."""
+    try:
+        content = path.read_bytes()
+    except OSError as err:
+        raise PipelineError(f"{path} cannot be read: {err.strerror}. Run again: python {TRAINER}") from err
+    if sha256_bytes(content) != digest:
+        raise PipelineError(
+            f"{path} is not the file that {MANIFEST} describes (sha256 {sha256_bytes(content)[:12]}, expected "
+            f"{digest[:12]}): it is damaged or was exchanged, so it is not opened. Run again: python {TRAINER}"
+        )
+    return content
+
+
+def list_libraries() -> dict[str, str]:
+    """Return the versions of the libraries that a pickle depends on, in this environment."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("scikit-learn", "numpy", "pandas", "joblib")}
+
+
+def check_libraries(manifest: Manifest) -> None:
+    """Raise unless this environment has the scikit-learn that made the pickle: others may answer differently."""
+    needed, here = manifest.libraries.get("scikit-learn", "none"), list_libraries()["scikit-learn"]
+    if needed != here:
+        raise PipelineError(
+            f"the model {manifest.model_version} was made with scikit-learn {needed}, and {sys.prefix} has {here}. "
+            f"Serve it from an environment with scikit-learn {needed}, or train it again: python {TRAINER}"
+        )
+
+
+def check_features(pipeline: "Pipeline", contract: Contract, folder: Path) -> None:
+    """Raise unless the pipeline takes the features that its contract names."""
+    takes = list(pipeline.named_steps["encoder"].feature_names_in_)
+    if takes != list(contract.features):
+        wrong = sorted(set(takes) ^ set(contract.features)) or takes
+        raise PipelineError(
+            f"the model in {folder} and its contract disagree on the features {join_names(wrong)}. "
+            f"Run again: python {TRAINER}"
+        )
+
+
+def check_golden(model: SavedModel, folder: Path) -> None:
+    """Raise unless the model answers its golden rows as it did when it was saved."""
+    golden = model.manifest.golden
+    answers = model.predict(golden.rows)
+    if golden.probabilities is not None and answers.probabilities is not None:
+        same = np.allclose(answers.probabilities, golden.probabilities, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
+    else:
+        same = np.allclose(np.asarray(answers.values), np.asarray(golden.predictions), rtol=GOLDEN_TOLERANCE, atol=0)
+    if not same:
+        raise PipelineError(
+            f"the model in {folder} no longer answers its golden rows as it did when it was saved. "
+            f"Run again: python {TRAINER}"
+        )

@@ -10,6 +10,8 @@ HOST = 127.0.0.1
 PORT = 8000
 IMAGE = mlops-api
 BASE = python:3.11-alpine
+# More flags for docker build, as a network of one's own may need: mounts, proxies.
+IMAGE_FLAGS =
 UPGRADE =
 # The first Python that is new enough. The venv is made with it; everything else runs in the venv.
 PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -76,8 +78,9 @@ bench: $(STAMP) ## run the benchmarks
 
 image: ## build the container image of the API with docker, podman or buildah (IMAGE=name BASE=image)
 	@for tool in docker podman buildah; do \
-		if command -v $$tool >/dev/null 2>&1 && $$tool info >/dev/null 2>&1; then \
-			set -x; exec $$tool build --build-arg BASE=$(call quote,BASE) -t $(call quote,IMAGE) .; fi; \
+		$$tool info >/dev/null 2>&1 || continue; \
+		format="--format docker"; test $$tool != docker || format=; \
+		set -x; exec $$tool build $$format --build-arg BASE=$(call quote,BASE) $(IMAGE_FLAGS) -t $(call quote,IMAGE) .; \
 	done; echo "error: found no docker, podman or buildah that answers. Install or start one." >&2; exit 1
 
 clean: ## remove what run can make again; CSVs, data/schema.yaml, tracked runs and .venv stay (ROOT=folder)

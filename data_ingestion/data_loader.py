@@ -158,13 +158,14 @@ def write_outputs(
     rejected: "pa.Table",
     lineage: Lineage,
 ) -> None:
-    """Write schema.yaml, rejected.parquet and, last, raw.parquet, which vouches for the other two."""
+    """Write rejected.parquet, schema.yaml unless it stands as it is, and last raw.parquet, which vouches for both."""
     rows = {"in": table.num_rows + rejected.num_rows, "rejected": rejected.num_rows, "kept": table.num_rows}
+    schema_before = lineage.inputs["schema"]
     lineage = replace(lineage, inputs=lineage.inputs | {"schema": contract.fingerprint()}, rows=rows)
     with files.commit() as commit:
-        text = contracts.format_contract(contract, inferred)
-        outputs = {"schema.yaml": commit.write_bytes(workspace.schema, text)}
-        outputs["rejected.parquet"] = commit.write_parquet(workspace.rejected, rejected, lineage)
+        outputs = {"rejected.parquet": commit.write_parquet(workspace.rejected, rejected, lineage)}
+        if lineage.inputs["schema"] != schema_before:
+            commit.write_bytes(workspace.schema, contracts.format_contract(contract, inferred))
         commit.write_parquet(workspace.raw, table, replace(lineage, outputs=outputs))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
@@ -162,6 +163,7 @@ def build_encoder(
     target_means: Sequence[str],
     task: str,
     min_frequency: int,
+    seed: int,
 ) -> Pipeline:
     """Return the unfitted encoder: raw table in, DataFrame of float64 without missing values out.
 
@@ -175,11 +177,13 @@ def build_encoder(
         train rows taken from other rows only (cross-fitting), as TargetEncoder does
     task : regression, binary or multiclass
     min_frequency : categories with fewer train rows share one code
+    seed : decides the folds of the cross-fitting
     """
     names = {kind: [str(c["name"]) for c in columns if c["kind"] == kind] for kind in {c["kind"] for c in columns}}
     numbers = [n for kind in ("number", "integer", "boolean") for n in names.get(kind, [])]
     codes = [name for name in names.get("category", []) if name not in target_means]
     target_type = "continuous" if task == "regression" else task
+    folds = (KFold if task == "regression" else StratifiedKFold)(n_splits=5, shuffle=True, random_state=seed)
     impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     ordinal = OrdinalEncoder(
         handle_unknown="use_encoded_value",
@@ -193,7 +197,7 @@ def build_encoder(
     steps = [
         ("number", impute, numbers),
         ("category", ordinal, codes),
-        ("mean", TargetEncoder(target_type=target_type), list(target_means)),
+        ("mean", TargetEncoder(target_type=target_type, cv=folds), list(target_means)),
         ("date", dates, names.get("datetime", [])),
     ]
     encode = ColumnTransformer([step for step in steps if step[2]], verbose_feature_names_out=True)

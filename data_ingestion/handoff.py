@@ -149,6 +149,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_input(path: Path, made_by: str) -> str:
+    """Return the sha256 of a hand-off, or raise a one-line error naming the command that makes it."""
+    check_present(path, made_by)
+    return sha256_file(path)
+
+
 def sha256_json(value: object) -> str:
     """Return the sha256 of a plain value, the same for equal values on every machine."""
     return sha256_bytes(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())
@@ -357,6 +363,23 @@ def read_lineage(path: Path) -> Lineage | None:
         return _parse_lineage(path, (pq.read_metadata(path).metadata or {}).get(_LINEAGE_KEY), "")
     except (pa.ArrowException, OSError, PipelineError):
         return None
+
+
+def read_verified(path: Path, digest: str, made_by: str) -> bytes:
+    """Return a file's content when it has the given sha256. A pickle is never opened before this.
+
+    Raises
+    ------
+    PipelineError : it is missing, or not the file that was written; `made_by` is named
+    """
+    check_present(path, made_by)
+    content = path.read_bytes()
+    if sha256_bytes(content) != digest:
+        raise PipelineError(
+            f"{path} is not the file that was written (sha256 {sha256_bytes(content)[:12]}, expected {digest[:12]}): "
+            f"it is damaged or was exchanged, so it is not opened. Run again: python {made_by}"
+        )
+    return content
 
 
 def read_json(path: Path, made_by: str) -> dict[str, object]:

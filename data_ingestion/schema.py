@@ -17,12 +17,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 from pydantic import model_validator as validate_model
 
-from data_ingestion.handoff import PipelineError, check_present, sha256_json
+from data_ingestion.handoff import Lineage, PipelineError, check_present, sha256_json, stale_error
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime", "text"]
 Role = Literal["feature", "target", "id", "group", "time", "ignored"]
 Task = Literal["regression", "binary", "multiclass"]
 Policy = Literal["warn", "refuse"]
+Strategy = Literal["hash", "stratified", "group", "time"]
 
 LOADER = "data_ingestion/data_loader.py"
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?")
@@ -181,6 +182,21 @@ def read_contract(path: Path) -> tuple[Contract, dict[str, str]]:
         )
     inferred = content.pop("inferred", None) or {}
     return parse_contract(content, str(path)), {str(k): str(v) for k, v in inferred.items()}
+
+
+def check_raw(path: Path, names: Sequence[str], lineage: Lineage, contract: Contract) -> None:
+    """Raise unless raw.parquet was loaded under this very contract and holds its columns.
+
+    Parameters
+    ----------
+    path : raw.parquet
+    names : its columns
+    lineage : what it was made from
+    contract : the contract as it stands in schema.yaml now
+    """
+    made, now = lineage.inputs.get("schema", "none"), contract.fingerprint()
+    if made != now or list(names) != list(contract.columns):
+        raise stale_error(path, f"it was loaded under schema {made[:8]}, and data/schema.yaml is now {now[:8]}", LOADER)
 
 
 def format_contract(contract: Contract, inferred: Mapping[str, str]) -> bytes:

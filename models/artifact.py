@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_ingestion.handoff import Commit, PipelineError, sha256_bytes
+from data_ingestion.handoff import Commit, PipelineError, read_verified
 from data_ingestion.schema import Contract, Task, join_names, parse_contract
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from sklearn.base import BaseEstimator
     from sklearn.pipeline import Pipeline
 
 PICKLE = "saved_model.pkl"
@@ -27,8 +31,8 @@ MANIFEST = "saved_model.json"
 TRAINER = "models/train_model.py"
 GOLDEN_TOLERANCE = 1e-9  # relative: another processor may round the last bits of a sum otherwise
 
-Value = float | int | bool | str | None
-Row = Mapping[str, Value]  # raw features by column name; None is missing, a date is ISO 8601 text
+Value = float | int | bool | str | datetime | None
+Row = Mapping[str, Value]  # raw features by column name; None is missing, a date is a moment in UTC or the raw text
 
 
 class Golden(BaseModel):
@@ -111,12 +115,29 @@ def predict_rows(pipeline: "Pipeline", contract: Contract, rows: Sequence[Row]) 
     import pandas as pd
 
     columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in contract.features}
-    X = pd.DataFrame(columns)
+    return predict_table(pipeline, pd.DataFrame(columns), contract)
+
+
+def predict_table(estimator: "BaseEstimator", X: "pd.DataFrame", contract: Contract) -> Predictions:
+    """Return the answers of a fitted estimator, or of a whole pipeline, for the rows it takes.
+
+    Parameters
+    ----------
+    estimator : fitted
+    X : (n_rows, n_features) what it takes
+    contract : says whether the answers are numbers or classes
+    """
     if not contract.is_classification:
-        return Predictions([float(value) for value in pipeline.predict(X)])
-    probabilities = np.asarray(pipeline.predict_proba(X), dtype=np.float64)
-    labels = pipeline.classes_[probabilities.argmax(axis=1)]
+        return Predictions([float(value) for value in estimator.predict(X)])
+    probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+    labels = estimator.classes_[probabilities.argmax(axis=1)]
     return Predictions([to_label(label) for label in labels], probabilities)
+
+
+def to_rows(table: "pa.Table", contract: Contract) -> list[dict[str, Value]]:
+    """Return the features of typed rows as a request would send them: dates as ISO 8601 text."""
+    rows = table.select(list(contract.features)).to_pylist()
+    return [{name: v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()} for row in rows]
 
 
 def to_label(label: object) -> int | str:
@@ -170,7 +191,7 @@ def load_model(folder: Path) -> SavedModel:
     """
     manifest = read_manifest(folder)
     contract = parse_contract(manifest.contract, f"{folder / MANIFEST}: contract")
-    content = _read_verified(folder / PICKLE, manifest.files.get(PICKLE, ""))
+    content = read_verified(folder / PICKLE, manifest.files.get(PICKLE, ""), TRAINER)
     check_libraries(manifest)
     import joblib
 
@@ -179,20 +200,6 @@ def load_model(folder: Path) -> SavedModel:
     model = SavedModel(manifest, contract, pipeline)
     check_golden(model, folder)
     return model
-
-
-def _read_verified(path: Path, digest: str) -> bytes:
-    """Return a file's content when it has the sha256 that the manifest gives."""
-    try:
-        content = path.read_bytes()
-    except OSError as err:
-        raise PipelineError(f"{path} cannot be read: {err.strerror}. Run again: python {TRAINER}") from err
-    if sha256_bytes(content) != digest:
-        raise PipelineError(
-            f"{path} is not the file that {MANIFEST} describes (sha256 {sha256_bytes(content)[:12]}, expected "
-            f"{digest[:12]}): it is damaged or was exchanged, so it is not opened. Run again: python {TRAINER}"
-        )
-    return content
 
 
 def list_libraries() -> dict[str, str]:

@@ -37,7 +37,7 @@ help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
 
 run: $(STAMP) ## CSV to tracked model; only what changed is done again (DATA=file.csv TARGET=column ROOT=folder)
-	$(BIN)/python data_ingestion/data_loader.py --if-changed $(strip $(root) $(source))
+	$(BIN)/python data_ingestion/data_loader.py --if-changed $(root) $(source)
 	$(BIN)/python data_ingestion/data_preprocessor.py --if-changed $(root)
 	$(BIN)/python models/train_model.py --if-changed $(root)
 	$(BIN)/python evaluation/evaluate_model.py --if-changed $(root)
@@ -62,7 +62,7 @@ LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-he
 	$(if $(UPGRADE),--upgrade)
 
 serve: $(STAMP) ## serve predictions over HTTP (HOST=127.0.0.1 PORT=8000 ROOT=folder)
-	$(if $(value ROOT),MODEL_DIR=$(folder)models )$(BIN)/uvicorn app.main:app --host $(HOST) --port $(PORT) \
+	$(if $(value ROOT),PIPELINE_ROOT=$(call quote,ROOT) )$(BIN)/uvicorn app.main:app --host $(HOST) --port $(PORT) \
 		--timeout-graceful-shutdown 10
 
 ui: PORT = 5000

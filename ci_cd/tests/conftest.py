@@ -1,5 +1,6 @@
 """What the tests share: the folders on the path, stages as processes, and one finished run to copy from."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -58,6 +59,21 @@ def run_stage() -> RunStage:
         return run_script(STAGES[stage], ["--root", root, *flags], **options)
 
     return run
+
+
+@pytest.fixture
+def call_stage(capsys: pytest.CaptureFixture[str]) -> RunStage:
+    """Run a stage inside this process, where a process of its own would add nothing but time."""
+    from data_ingestion import handoff
+
+    def call(stage: str, root: Path, *flags: object) -> "subprocess.CompletedProcess[str]":
+        module = importlib.import_module(STAGES[stage].removesuffix(".py").replace("/", "."))
+        argv = ["--root", str(root), *map(str, flags)]
+        capsys.readouterr()
+        code = handoff.run_stage(lambda: module.main(argv))
+        return subprocess.CompletedProcess(argv, code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

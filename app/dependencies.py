@@ -1,0 +1,43 @@
+"""What the routes need: the model host, the settings, and a valid API key."""
+
+import secrets
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader
+
+from app.errors import ApiError
+from app.model_host import ModelHost
+from app.settings import Settings
+
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="one of the keys in API_KEYS")
+
+
+def get_host(request: Request) -> ModelHost:
+    """Return the app's model host."""
+    host: ModelHost = request.app.state.host
+    return host
+
+
+def get_settings(request: Request) -> Settings:
+    """Return the app's settings."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def check_api_key(request: Request, key: Annotated[str | None, Security(_header)]) -> None:
+    """Refuse a request without a valid key, in the same time for every key.
+
+    Raises
+    ------
+    ApiError : 401
+    """
+    given = (key or "").encode("latin-1")
+    allowed = [known.get_secret_value().encode() for known in get_settings(request).api_keys]
+    matches = [secrets.compare_digest(given, known) for known in allowed]  # all of them, whichever fits
+    if not any(matches):
+        raise ApiError(401, "Send a valid API key in the header X-API-Key.")
+
+
+HostDep = Annotated[ModelHost, Depends(get_host)]
+SettingsDep = Annotated[Settings, Depends(get_settings)]

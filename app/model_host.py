@@ -1,0 +1,130 @@
+"""Holds the model that answers, and exchanges it when the model folder gets another."""
+
+import asyncio
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio.to_thread import run_sync
+from pydantic import BaseModel
+
+from app.errors import ApiError
+from app.rows import build_row_model
+from data_ingestion.handoff import PipelineError
+from data_ingestion.schema import Contract
+from models.artifact import MANIFEST, PICKLE, SavedModel, load_model
+
+logger = logging.getLogger(__name__)
+
+Stamp = tuple[int, ...] | None  # what changes when a file is replaced; None when there is none
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model with what its contract generates. A request takes it once, so its answer comes from one version."""
+
+    model: SavedModel
+    row_model: type[BaseModel]
+
+    @property
+    def version(self) -> str:
+        """The model's version."""
+        return self.model.manifest.model_version
+
+    @property
+    def contract(self) -> Contract:
+        """The contract the model was trained under."""
+        return self.model.contract
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes as JSON names, in the order of the probabilities."""
+        return [str(label) for label in self.model.manifest.classes or []]
+
+
+class ModelHost:
+    """Loads the model of a folder, watches the folder, and keeps serving the old model when a new one is bad.
+
+    One task does all the loading, so there are never two loads at once, and the last model written wins.
+    """
+
+    def __init__(self, folder: Path, poll_s: float) -> None:
+        self.folder = folder
+        self.poll_s = poll_s
+        self.served: Served | None = None
+        self.refused: str | None = "it has not been loaded yet"  # why the folder's model is not the one served
+        self._seen: tuple[Stamp, Stamp] = (None, None)
+
+    def require(self) -> Served:
+        """Return the current model.
+
+        Raises
+        ------
+        ApiError : 503 with the reason and the command to type
+        """
+        if self.served is None:
+            reason = self.refused or ""
+            raise ApiError(503, f"No model is loaded: {reason}" + ("" if "Run" in reason else " Run: make run"))
+        return self.served
+
+    async def watch(self) -> None:
+        """Look at the folder for ever, and load what is new there."""
+        while True:
+            await asyncio.sleep(self.poll_s)
+            if self.has_news():
+                await self.reload()
+
+    def has_news(self) -> bool:
+        """Return whether the manifest was replaced; after a refusal, also whether the pickle was."""
+        manifest, pickle = stamp_folder(self.folder)
+        return manifest != self._seen[0] or (self.refused is not None and pickle != self._seen[1])
+
+    async def reload(self) -> None:
+        """Load the folder's model beside the current one and exchange them; a bad one is reported in one line."""
+        self._seen = stamp_folder(self.folder)
+        try:
+            self.served = await run_sync(load_served, self.folder, abandon_on_cancel=True)
+            self.refused = None
+            logger.info("serving model %s from %s", self.served.version, self.folder)
+        except PipelineError as err:
+            self.refused = hide_paths(str(err), self.folder)
+            logger.error("the model was refused, %s: %s", self._say_what_serves(), err)
+        except Exception as err:  # whatever a model does when it is opened, the server stays up
+            self.refused = f"it cannot be opened ({type(err).__name__})."
+            logger.exception("the model cannot be opened, %s", self._say_what_serves())
+
+    def _say_what_serves(self) -> str:
+        return f"still serving {self.served.version}" if self.served else "serving none"
+
+
+def load_served(folder: Path) -> Served:
+    """Verify and load the model of a folder.
+
+    Raises
+    ------
+    PipelineError : the model is not there, or a check fails
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # small requests: more threads only get in each other's way
+    model = load_model(folder)
+    return Served(model, build_row_model(model.contract))
+
+
+def stamp_folder(folder: Path) -> tuple[Stamp, Stamp]:
+    """Return the stamps of manifest and pickle."""
+    return _stamp(folder / MANIFEST), _stamp(folder / PICKLE)
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def hide_paths(message: str, folder: Path) -> str:
+    """Return a message without the server's paths."""
+    message = message.replace(f"{folder}{os.sep}", "").replace(str(folder), "the model folder")
+    return message.replace(sys.prefix, "this environment")

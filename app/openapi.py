@@ -1,0 +1,59 @@
+"""The API's description of itself, /openapi.json: it follows the model that is loaded."""
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.errors import CODES
+from app.model_host import Served
+from app.rows import build_example, describe_row
+from app.schemas import ErrorAnswer
+
+ROW = "#/components/schemas/Row"
+
+_REASONS = {
+    400: "the body is not valid JSON",
+    401: "no valid API key",
+    413: "the body is too large",
+    415: "the body is not said to be JSON",
+    422: "the content is not what the contract says",
+    503: "no model is loaded",
+}
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """Return the description of a route's refusals, all of one form."""
+    described: dict[int | str, dict[str, object]] = {
+        status: {"model": ErrorAnswer, "description": f"`{CODES[status]}`: {_REASONS[status]}"} for status in statuses
+    }
+    return described
+
+
+def describe_body(many: bool) -> dict[str, object]:
+    """Return the description of a route's body; the Row it refers to comes from the model that is loaded."""
+    schema = {"type": "array", "items": {"$ref": ROW}, "minItems": 1} if many else {"$ref": ROW}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def describe_api(app: FastAPI, served: Served | None, max_batch_rows: int) -> dict[str, object]:
+    """Return the OpenAPI description.
+
+    Parameters
+    ----------
+    app : gives the routes
+    served : the model whose contract describes the rows; None describes them as any object
+    max_batch_rows : the longest batch
+    """
+    content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    row: dict[str, object] = {"type": "object", "description": "The raw features; GET /schema lists them."}
+    if served is not None:
+        row = describe_row(served.row_model, served.contract)
+        content["info"]["x-model-version"] = served.version
+    content["components"]["schemas"]["Row"] = row
+    for path, many in (("/predict", False), ("/predict/batch", True)):
+        body = content["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        if many:
+            body["schema"]["maxItems"] = max_batch_rows
+        if served is not None:
+            example = build_example(served.contract)
+            body["example"] = [example] if many else example
+    return content

@@ -1,0 +1,21 @@
+"""Whether the process is alive, and whether it can predict. Open to all, with or without API keys."""
+
+from fastapi import APIRouter
+
+from app.dependencies import HostDep
+from app.openapi import describe_errors
+from app.schemas import Status
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health")
+async def health(host: HostDep) -> Status:
+    """Answer as long as the process lives, with or without a model."""
+    return Status(status="alive", model_version=host.served.version if host.served else None)
+
+
+@router.get("/ready", responses=describe_errors(503))
+async def ready(host: HostDep) -> Status:
+    """Answer 200 when there is a model to predict with, else 503 with the reason."""
+    return Status(status="ready", model_version=host.require().version)

@@ -1,0 +1,53 @@
+"""The settings of the API, read from the environment alone."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from data_ingestion.handoff import REPOSITORY, PipelineError, Workspace
+
+
+class Settings(BaseSettings):
+    """What can be set. The environment variable is the field's name in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+
+    pipeline_root: Path = Field(REPOSITORY, description="the root whose models/ is served")
+    model_dir: Path | None = Field(None, description="the model folder, when it is not the root's models/")
+    model_poll_s: float = Field(2.0, gt=0, description="how often the model folder is looked at, in seconds")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="comma separated; none means open")
+    max_body_bytes: int = Field(4 * 2**20, ge=1, description="longer request bodies are refused")
+    max_batch_rows: int = Field(1000, ge=1, description="longer batches are refused")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the API's own messages")
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder that holds the model to serve."""
+        return (self.model_dir or Workspace(self.pipeline_root).models).resolve()
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _capitalise(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+
+def read_settings() -> Settings:
+    """Return the settings that the environment gives.
+
+    Raises
+    ------
+    PipelineError : a value is not allowed; the variable and the rule are named, a key never is
+    """
+    try:
+        return Settings()
+    except ValidationError as err:
+        first = err.errors()[0]
+        name, rule = str(first["loc"][0]).upper(), first["msg"][0].lower() + first["msg"][1:]
+        raise PipelineError(f"environment variable {name}: {rule}. Correct it, or unset it for the default.") from err

@@ -146,7 +146,7 @@ def split_dates(X: pd.DataFrame) -> pd.DataFrame:
     parts = {}
     for name in X.columns:
         moment = X[name].dt
-        columns = (moment.year, moment.month, moment.day, moment.weekday, moment.hour, moment.minute)
+        columns = (moment.year, moment.month, moment.day, moment.day_of_week, moment.hour, moment.minute)
         days = (X[name] - pd.Timestamp(0)) / pd.Timedelta(days=1)
         for part, values in zip(DATE_PARTS, (*columns, days), strict=True):
             parts[f"{name}_{part}"] = values.astype("float64")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 EXIT_BAD_INPUT = 2  # a flag, a parameter, a source file or a hand-off is not as expected
+EXIT_UNAVAILABLE = 69  # the tracking store does not answer (EX_UNAVAILABLE of sysexits.h)
 EXIT_CANNOT_WRITE = 74  # the disk is full, or the folder cannot be written (EX_IOERR of sysexits.h)
 EXIT_BUSY = 75  # another run holds this root (EX_TEMPFAIL)
 
@@ -248,6 +249,26 @@ def commit() -> Iterator[Commit]:
         files._discard()
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder beside its final place; it appears, replacing an earlier one, when the block ends without error."""
+    place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir(parents=True)
+        yield place
+        for file in place.rglob("*"):
+            if file.is_file():
+                _sync_file(file)
+        shutil.rmtree(path, ignore_errors=True)
+        place.replace(path)
+        _sync_folder(path.parent)
+    except OSError as err:
+        raise write_error(path, err) from err
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def write_error(path: Path, err: OSError, temporary: Path | None = None) -> PipelineError:
     """Return the one-line error for a failed write of `path`."""
     if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -279,7 +300,11 @@ def sweep_leftovers(folders: Sequence[Path]) -> None:
     for folder in folders:
         if folder.is_dir():
             for path in folder.iterdir():
-                if _LEFTOVER.match(path.name):
+                if not _LEFTOVER.match(path.name):
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
                     path.unlink(missing_ok=True)
 
 
@@ -315,11 +340,17 @@ def lock_root(root: Path) -> Iterator[None]:
 def open_workspace(root: Path) -> Iterator[Workspace]:
     """Lock `root`, clear what killed runs left there, and check that every folder can be written."""
     workspace = Workspace(root)
-    folders = [root / "data", workspace.models, workspace.report.parent, workspace.figures, workspace.tracking]
+    folders = [root / "data", workspace.models, workspace.report.parent, workspace.figures]
+    folders += [workspace.tracking, workspace.tracking / "pending"]
     with lock_root(root):
         check_writable(folders)
         sweep_leftovers(folders)
         yield workspace
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

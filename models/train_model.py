@@ -55,7 +55,7 @@ class TrainingData:
     X, y : encoded features and target of the train rows, indexed by row_id
     encoder : the fitted encoder that made X
     contract : the columns of the source
-    preprocessed : lineage of processed.parquet
+    loaded, preprocessed : lineage of raw.parquet and of processed.parquet
     """
 
     raw: "pa.Table"
@@ -63,6 +63,7 @@ class TrainingData:
     y: "pd.Series"
     encoder: "Pipeline"
     contract: Contract
+    loaded: Lineage
     preprocessed: Lineage
 
 
@@ -87,7 +88,7 @@ def read_training_data(workspace: Workspace) -> TrainingData:
     table = processed.to_pandas().set_index("row_id")
     train = table[table["split"] == "train"]
     X = train.drop(columns=["split", "target"])
-    return TrainingData(raw, X, train["target"], joblib.load(io.BytesIO(content)), contract, preprocessed)
+    return TrainingData(raw, X, train["target"], joblib.load(io.BytesIO(content)), contract, loaded, preprocessed)
 
 
 def find_order(data: TrainingData) -> "NDArray[np.object_] | None":
@@ -161,7 +162,17 @@ def describe_training(
         "model_version": version,
         "task": data.contract.task,
         "target": data.contract.target,
-        "params": {"preprocess": data.preprocessed.params, "train": params.effective()},
+        "params": {
+            "load": data.loaded.params,
+            "preprocess": data.preprocessed.params,
+            "train": params.effective(),
+        },
+        "data": {
+            "source": data.contract.source,
+            "source_sha256": data.loaded.inputs["source"],
+            "raw_sha256": data.preprocessed.inputs["raw.parquet"],
+            "schema": data.contract.fingerprint(),
+        },
         "rows": data.preprocessed.rows,
         "train": {
             "rows": len(data.X),

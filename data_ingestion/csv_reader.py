@@ -23,6 +23,12 @@ from data_ingestion.schema import join_names
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FORMATS = {  # by their first bytes: what people name by mistake
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"PAR1": "a Parquet file",
+}
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _SNIFFED_BYTES = 64 * 1024
 _BLOCK_BYTES = 64 * 1024 * 1024  # the longest record PyArrow may meet
@@ -89,8 +95,11 @@ def decode_source(content: bytes, name: str) -> tuple[bytes, list[str]]:
 
     Raises
     ------
-    PipelineError : the encoding is not UTF-8 and nothing in the file says which it is, or there is a NUL byte
+    PipelineError : the file is no text, the encoding is not UTF-8 and nothing says which it is, or there is a NUL byte
     """
+    for first_bytes, format in FORMATS.items():
+        if content.startswith(first_bytes):
+            raise PipelineError(f"{name} is {format}, expected a CSV file. Save it as CSV in UTF-8.")
     notes = []
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:

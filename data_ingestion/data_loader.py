@@ -52,6 +52,14 @@ def find_source(path: Path, root: Path) -> Path:
     return next((place for place in places if os.path.lexists(place)), places[0])
 
 
+def find_known_separator(current: tuple[Contract, dict[str, str]] | None, source: str, infer: bool) -> str | None:
+    """Return the separator that the contract knows of this source, or None when it is to be found out."""
+    if current is None or current[0].source != source:
+        return None
+    is_stale = infer and contracts.WHOLE_FILE not in contracts.find_edited(*current)
+    return None if is_stale else current[0].separator
+
+
 def decide_contract(
     current: tuple[Contract, dict[str, str]] | None, texts: "TextTable", source: str, separator: str, params: LoadParams
 ) -> tuple[Contract, dict[str, str], list[str]]:
@@ -121,7 +129,14 @@ def describe_target(contract: Contract) -> str:
 
 def load(workspace: Workspace, params: LoadParams) -> None:
     """Read the source, hold it against the contract, and write the three outputs together."""
-    from data_ingestion.validation import Loaded, apply_contract, build_rejected, check_limits
+    from data_ingestion.validation import (
+        Loaded,
+        apply_contract,
+        build_rejected,
+        check_faults,
+        check_limits,
+        check_row_count,
+    )
 
     path = find_source(params.source, workspace.root)
     source = workspace.show(path)
@@ -137,9 +152,12 @@ def load(workspace: Workspace, params: LoadParams) -> None:
         print(f"data/raw.parquet is up to date with {source}")
         return
     text, notes = csv_reader.decode_source(content, source)
-    known = current[0].separator if current is not None and current[0].source == source else None
+    known = find_known_separator(current, source, params.infer)
     separator = params.separator or known or csv_reader.detect_separator(text, source)
     texts = csv_reader.read_texts(text, separator, source)
+    total = texts.table.num_rows + len(texts.rejects)
+    check_faults(build_rejected(texts.rejects, text, separator), total, source, params.max_rejected)
+    check_row_count(total, source, params.min_rows)
     contract, inferred, remarks = decide_contract(current, texts, source, separator, params)
     loaded = apply_contract(texts, contract)
     rejected = build_rejected(loaded.rejects, text, separator)

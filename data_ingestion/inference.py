@@ -103,7 +103,7 @@ def _guess_kind(present: pa.Array, tolerated: float) -> Guess:
     allowed = tolerated * len(present)
     integers, numbers = _count(present, INTEGER), _count(present, NUMBER)
     if len(present) - numbers <= allowed:
-        keeps = _find_lossy_form(present)
+        keeps = _find_lossy_form(present, allowed)
         if keeps is not None:
             return Guess(Column(kind="category"), f"kept as text: {keeps}")
         decimals = _count(present, r"[.eE]")
@@ -126,11 +126,11 @@ def _guess_kind(present: pa.Array, tolerated: float) -> Guess:
     return Guess(Column(kind="text" if is_prose else "category"), remark)
 
 
-def _find_lossy_form(present: pa.Array) -> str | None:
+def _find_lossy_form(present: pa.Array, allowed: float) -> str | None:
     """Return why texts that look like numbers must stay texts, or None."""
     if _count(present, r"^[+-]?0\d"):
         return "leading zeros"
-    if _count(present, r"^[+-]?\d{19,}$"):
+    if _count(present, r"^[+-]?\d{19,}$") > allowed:
         return "integers of more than 18 digits"
     exponents = _count(present, r"^\d+[eE]\d+$")
     if exponents and exponents + _count(present, INTEGER) == len(present):

@@ -127,6 +127,31 @@ def check_limits(
     """
     source, target, total = contract.source, contract.target, loaded.table.num_rows + len(loaded.rejects)
     faults = rejected.filter(pc.not_equal(rejected["reason"], TARGET_MISSING))
+    check_faults(faults, total, source, max_rejected)
+    without_target = rejected.num_rows - faults.num_rows
+    if without_target > max_missing_target * total:
+        raise PipelineError(
+            f'{source}: the target "{target}" is missing in {without_target:,} of {total:,} rows, more than '
+            f"max_missing_target ({max_missing_target:.0%}) allows. Fill it, or raise --max-missing-target."
+        )
+    check_row_count(loaded.table.num_rows, source, min_rows)
+    if pc.count_distinct(loaded.table[target]).as_py() < 2:
+        raise PipelineError(
+            f'{source}: the target "{target}" has the same value in every usable row, so there is nothing to predict. '
+            "Name another: --target COLUMN"
+        )
+
+
+def check_faults(faults: pa.Table, total: int, source: str, max_rejected: float) -> None:
+    """Raise when too many rows are at fault, naming the first five.
+
+    Parameters
+    ----------
+    faults : the rows at fault, see `build_rejected`
+    total : how many rows the source has
+    source : its name
+    max_rejected : the share that is tolerated
+    """
     if faults.num_rows > max_rejected * total:
         shown = "; ".join(f"line {row['line']}: {row['reason']}" for row in faults.slice(0, 5).to_pylist())
         more = f" (+{faults.num_rows - 5} more)" if faults.num_rows > 5 else ""
@@ -135,21 +160,13 @@ def check_limits(
             f"({max_rejected:.2%}) allows. {shown}{more}. Mend them, edit data/schema.yaml (kind, missing, nullable), "
             "or raise --max-rejected."
         )
-    without_target = rejected.num_rows - faults.num_rows
-    if without_target > max_missing_target * total:
+
+
+def check_row_count(count: int, source: str, min_rows: int) -> None:
+    """Raise when there are too few rows to learn anything from."""
+    if count < min_rows:
         raise PipelineError(
-            f'{source}: the target "{target}" is missing in {without_target:,} of {total:,} rows, more than '
-            f"max_missing_target ({max_missing_target:.0%}) allows. Fill it, or raise --max-missing-target."
-        )
-    if loaded.table.num_rows < min_rows:
-        raise PipelineError(
-            f"{source}: {loaded.table.num_rows} usable rows, expected at least {min_rows}. Add rows, or lower "
-            "--min-rows (5 at least)."
-        )
-    if pc.count_distinct(loaded.table[target]).as_py() < 2:
-        raise PipelineError(
-            f'{source}: the target "{target}" has the same value in every usable row, so there is nothing to predict. '
-            "Name another: --target COLUMN"
+            f"{source}: {count} usable rows, expected at least {min_rows}. Add rows, or lower --min-rows (5 at least)."
         )
 
 

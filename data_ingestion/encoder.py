@@ -6,6 +6,7 @@ travel with it.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -24,6 +25,7 @@ DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute", "days")
 UNSEEN_CODE = -1  # a category that the train rows do not hold
 MISSING_CODE = -2  # no category at all
 ISO = "iso"
+ISO_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")  # what a typed date becomes in JSON
 
 
 class TypeCaster(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -127,7 +129,7 @@ def _parse_word(value: object, column: Mapping[str, object]) -> float:
 def _parse_datetime(value: object, column: Mapping[str, object]) -> datetime:
     if isinstance(value, datetime):
         moment = value
-    elif column["format"] == ISO:
+    elif column["format"] == ISO or ISO_MOMENT.match(str(value)):
         moment = datetime.fromisoformat(str(value))
     else:
         moment = datetime.strptime(str(value), str(column["format"]))

@@ -231,7 +231,10 @@ def parse_datetime(text: str, format: str) -> datetime:
         moment = datetime.fromisoformat(text)
     else:
         raise ValueError(f"{text!r} does not begin like 2024-02-29")
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    try:
+        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError as err:
+        raise ValueError(f"{text!r} is not within the years 1 to 9999 in UTC") from err
 
 
 def find_unexpected(column: Column, value: object) -> str | None:

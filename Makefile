@@ -24,8 +24,8 @@ STAMP = .venv/requirements.txt
 
 # $(call quote,NAME) is the value of variable NAME as one word of the shell, whatever it holds: spaces, quotes, $$.
 quote = '$(subst ','\'',$(value $(1)))'
-source = $(if $(value DATA),--source $(call quote,DATA)) $(if $(value TARGET),--target $(call quote,TARGET))
-root = $(if $(value ROOT),--root $(call quote,ROOT))
+source = $(if $(value DATA), --source $(call quote,DATA))$(if $(value TARGET), --target $(call quote,TARGET))
+root = $(if $(value ROOT), --root $(call quote,ROOT))
 folder = $(if $(value ROOT),$(call quote,ROOT)/)
 
 # With this set, nothing keeps compiled modules and every `import mlflow` takes seconds instead of one.
@@ -37,12 +37,12 @@ help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
 
 run: $(STAMP) ## CSV to tracked model; only what changed is done again (DATA=file.csv TARGET=column ROOT=folder)
-	$(BIN)/python data_ingestion/data_loader.py --if-changed $(root) $(source)
-	$(BIN)/python data_ingestion/data_preprocessor.py --if-changed $(root)
-	$(BIN)/python models/train_model.py --if-changed $(root)
-	$(BIN)/python evaluation/evaluate_model.py --if-changed $(root)
-	$(BIN)/python mlflow/mlflow_setup.py --if-changed $(root)
-	@$(BIN)/python evaluation/summary.py $(root)
+	$(BIN)/python data_ingestion/data_loader.py --if-changed$(root)$(source)
+	$(BIN)/python data_ingestion/data_preprocessor.py --if-changed$(root)
+	$(BIN)/python models/train_model.py --if-changed$(root)
+	$(BIN)/python evaluation/evaluate_model.py --if-changed$(root)
+	$(BIN)/python mlflow/mlflow_setup.py --if-changed$(root)
+	@$(BIN)/python evaluation/summary.py$(root)
 
 test: $(STAMP) ## run the tests
 	$(BIN)/pytest ci_cd/tests/ -v
@@ -68,7 +68,8 @@ serve: $(STAMP) ## serve predictions over HTTP (HOST=127.0.0.1 PORT=8000 ROOT=fo
 ui: PORT = 5000
 ui: $(STAMP) ## look at runs and registered models in MLflow (PORT=5000 ROOT=folder)
 	@test -f $(folder)mlflow/mlflow.db || { echo "error: nothing is tracked yet. Run: make run" >&2; exit 1; }
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server \
+		--host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///$(folder)mlflow/mlflow.db --artifacts-destination $(folder)mlflow/artifacts
 
 bench: $(STAMP) ## run the benchmarks

@@ -184,10 +184,10 @@ def _log_data(run_files: RunFiles) -> None:
     data: Mapping[str, str] = run_files.metrics["data"]  # type: ignore[assignment]
     source = resolve_dataset_source(str(data["source"]))
     signature = build_signature(run_files.model.contract)
-    name, digest = Path(data["source"]).name, data["source_sha256"][:32]
-    dataset = MetaDataset(source, name, digest, signature.inputs)  # type: ignore[abstract]  # has no profile to give
-    for context in ("training", "testing"):
-        mlflow.log_input(dataset, context, tags={"split": context.removesuffix("ing")})
+    for context, split in (("training", "train"), ("testing", "test")):
+        name, digest = f"{Path(data['source']).name}, {split} rows", data["source_sha256"][:32]
+        dataset = MetaDataset(source, name, digest, signature.inputs)  # type: ignore[abstract]  # no profile to give
+        mlflow.log_input(dataset, context)
     mlflow.set_tags({f"data.{name}": value for name, value in data.items()})
 
 

@@ -66,9 +66,10 @@ def open_store(uri: str) -> "MlflowClient":
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    client = MlflowClient(uri, uri)
     with _lock_database(uri):
+        client = MlflowClient(uri, uri)
         client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
     if is_server(uri):  # it answered, so slow uploads deserve patience
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "3"
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(UPLOAD_TIMEOUT_S)

@@ -1,0 +1,300 @@
+"""What MLflow holds after a run, and what happens when its store is away."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import types
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import mlflow_setup
+import pandas as pd
+import pytest
+import run_logging
+import stores
+from conftest import SAMPLE, STAGES, RunStage, clean_environment, run_script
+
+from data_ingestion.handoff import EXIT_UNAVAILABLE, PipelineError, Workspace, run_stage
+from data_ingestion.schema import Column
+
+LOADED_ELSEWHERE = """
+import sys
+import mlflow
+import pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/body_mass_g@challenger")
+table = pd.read_csv(sys.argv[2]).drop(columns="body_mass_g")
+print(model.predict(table).tolist())
+import data_ingestion
+print(data_ingestion.__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def tracked_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, recorded in its own store. Read it; copy it before changing anything."""
+    root = tmp_path_factory.mktemp("tracked") / "root"
+    shutil.copytree(finished_run, root)
+    done = run_script(STAGES["track"], ["--root", root])
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def tracked_copy(tracked_run: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    shutil.copytree(tracked_run, root)
+    return root
+
+
+def track(root: Path, *flags: str) -> int:
+    return run_stage(lambda: mlflow_setup.main(["--root", str(root), *flags]))
+
+
+def open_client(root: Path):
+    stores.configure_client()
+    return stores.open_store(stores.local_uri(Workspace(root)))
+
+
+def list_runs(client, name: str = "body_mass_g"):
+    return client.search_runs([client.get_experiment_by_name(name).experiment_id])
+
+
+def read_metrics(root: Path) -> dict[str, object]:
+    return json.loads(Workspace(root).metrics.read_text(encoding="utf-8"))
+
+
+def test_run_holds_parameters_figures_data_and_files(tracked_run: Path) -> None:
+    client = open_client(tracked_run)
+    (run,) = list_runs(client)
+    metrics = read_metrics(tracked_run)
+
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["complete"] == "true"
+    assert run.data.tags["model_version"] == metrics["model_version"]
+    assert run.data.params["train.folds"] == "5"
+    assert run.data.params["load.target"] == "body_mass_g"
+    assert run.data.metrics["test_rmse"] == metrics["test"]["rmse"]
+    assert run.data.metrics["test_r2_low"] == metrics["test"]["intervals"]["r2"][0]
+    assert run.data.metrics["dummy_mae"] == metrics["test"]["dummy"]["mae"]
+    assert {"cv_linear_rmse", "cv_boosting_rmse", "cv_dummy_rmse"} <= set(run.data.metrics)
+    datasets = {found.tags[0].value: found.dataset for found in run.inputs.dataset_inputs}
+    assert set(datasets) == {"training", "testing"}
+    assert datasets["training"].digest == metrics["data"]["source_sha256"][:32]
+    assert {found.path for found in client.list_artifacts(run.info.run_id)} == {
+        "figures",
+        "metrics.json",
+        "report.html",
+        "saved_model.json",
+        "schema.yaml",
+    }
+
+
+def test_model_is_registered_as_challenger_with_signature_and_example(tracked_run: Path) -> None:
+    import mlflow
+
+    client = open_client(tracked_run)
+    version = client.get_model_version_by_alias("body_mass_g", "challenger")
+    info = mlflow.models.get_model_info("models:/body_mass_g@challenger")
+
+    assert version.tags["model_version"] == read_metrics(tracked_run)["model_version"]
+    assert info.signature.inputs.input_names() == [n for n in pd.read_csv(SAMPLE).columns if n != "body_mass_g"]
+    types = {column.name: (column.type.name, column.required) for column in info.signature.inputs}
+    assert types["species"] == ("string", True)
+    assert types["bill_length_mm"] == ("double", False)
+    assert types["flipper_length_mm"] == ("double", False)  # integers among missing values
+    assert types["year"] == ("long", True)
+    assert info.saved_input_example_info is not None
+
+
+def test_logged_model_predicts_the_same_without_the_repository(tracked_run: Path, tmp_path: Path) -> None:
+    code = [sys.executable, "-I", "-c", LOADED_ELSEWHERE, stores.local_uri(Workspace(tracked_run)), str(SAMPLE)]
+    done = subprocess.run(
+        code, capture_output=True, text=True, cwd=tmp_path, env=clean_environment(), timeout=120, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    predictions, loaded_from = done.stdout.splitlines()[-2:]
+    pipeline = joblib.load(Workspace(tracked_run).models / "saved_model.pkl")
+    assert json.loads(predictions) == pipeline.predict(pd.read_csv(SAMPLE)).tolist()
+    assert Path(loaded_from).is_relative_to(tracked_run)
+
+
+def test_same_model_version_makes_no_second_run(tracked_copy: Path) -> None:
+    assert track(tracked_copy) == 0
+    client = open_client(tracked_copy)
+    assert len(list_runs(client)) == 1
+    assert len(client.search_model_versions("name='body_mass_g'")) == 1
+
+
+def test_new_evaluation_of_the_same_model_updates_its_run(tracked_copy: Path, run_stage: RunStage) -> None:
+    assert run_stage("evaluate", tracked_copy, "--resamples", 101).returncode == 0
+    assert track(tracked_copy) == 0
+
+    (run,) = list_runs(open_client(tracked_copy))
+    assert run.data.metrics["test_rmse_low"] == read_metrics(tracked_copy)["test"]["intervals"]["rmse"][0]
+
+
+def test_unfinished_run_of_an_earlier_process_ends_as_killed(tracked_copy: Path) -> None:
+    client = open_client(tracked_copy)
+    experiment = client.get_experiment_by_name("body_mass_g").experiment_id
+    mine = client.create_run(experiment, tags={run_logging.ROOT_TAG: run_logging.name_root(tracked_copy.resolve())})
+    other = client.create_run(experiment, tags={run_logging.ROOT_TAG: "another root"})
+
+    assert track(tracked_copy) == 0
+
+    assert client.get_run(mine.info.run_id).info.status == "KILLED"
+    assert client.get_run(other.info.run_id).info.status == "RUNNING"
+
+
+def test_nothing_is_loaded_when_nothing_changed(tracked_run: Path) -> None:
+    script = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: print('exit', end.code, 'mlflow.tracking' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, STAGES["track"], "--root", str(tracked_run), "--if-changed"],
+        capture_output=True,
+        text=True,
+        cwd=Path(mlflow_setup.__file__).parents[1],
+        env=clean_environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["the MLflow run is up to date with models/metrics.json", "exit 0 False"]
+
+
+def test_two_first_runs_on_one_database_both_succeed(finished_run: Path, tmp_path: Path) -> None:
+    roots = [tmp_path / "one", tmp_path / "two"]
+    for root in roots:
+        shutil.copytree(finished_run, root)
+    uri = f"sqlite:///{(tmp_path / 'shared.db').as_posix()}"
+    done = []
+
+    def run(root: Path) -> None:
+        done.append(run_script(STAGES["track"], ["--root", root, "--tracking-uri", uri]))
+
+    threads = [threading.Thread(target=run, args=(root,)) for root in roots]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [process.returncode for process in done] == [0, 0], [process.stderr for process in done]
+    found = list_runs(stores.open_store(uri))
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_server_that_never_answers_costs_no_result(
+    tracked_copy: Path, silent_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert track(tracked_copy, "--tracking-uri", silent_server) == 0
+
+    out, err = capsys.readouterr()
+    assert f"warning: the MLflow server {silent_server} does not answer" in err
+    assert f"mlflow_setup.py --tracking-uri {silent_server} --sync" in out
+    assert [path.name for path in mlflow_setup.list_pending(Workspace(tracked_copy))] == [
+        read_metrics(tracked_copy)["model_version"]
+    ]
+
+
+def test_run_kept_while_the_server_was_away_is_sent_later(
+    tracked_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = find_free_port()
+    uri, workspace = f"http://127.0.0.1:{port}", Workspace(tracked_copy)
+    assert track(tracked_copy, "--tracking-uri", uri) == 0
+    assert track(tracked_copy, "--tracking-uri", uri, "--sync") == EXIT_UNAVAILABLE
+    assert "Nothing was lost" in capsys.readouterr().err
+    assert mlflow_setup.list_pending(workspace)
+
+    with running_server(port, tmp_path / "server"):
+        assert track(tracked_copy, "--tracking-uri", uri, "--sync") == 0
+        (run,) = list_runs(stores.open_store(uri))
+        files = {found.path for found in stores.open_store(uri).list_artifacts(run.info.run_id)}
+
+    assert run.data.tags["complete"] == "true"
+    assert run.data.metrics["test_rmse"] == read_metrics(tracked_copy)["test"]["rmse"]
+    assert "report.html" in files
+    assert not mlflow_setup.list_pending(workspace)
+
+
+class running_server:  # noqa: N801
+    """A real MLflow server on a port, for the length of a block."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        folder.mkdir()
+        self.url = f"http://127.0.0.1:{port}/health"
+        store = ["--backend-store-uri", f"sqlite:///{(folder / 'mlflow.db').as_posix()}"]
+        artifacts = ["--artifacts-destination", str(folder / "artifacts")]
+        self.command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+        self.command += store + artifacts
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        environment = clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.log = (self.folder / "log").open("w", encoding="utf-8")
+        self.process = subprocess.Popen(
+            self.command, cwd=self.folder, env=environment, stdout=self.log, stderr=subprocess.STDOUT
+        )
+        for _ in range(600):
+            assert self.process.poll() is None, (self.folder / "log").read_text(encoding="utf-8")
+            try:
+                with urllib.request.urlopen(self.url, timeout=5):
+                    return
+            except OSError:
+                threading.Event().wait(0.2)
+        raise TimeoutError((self.folder / "log").read_text(encoding="utf-8"))
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+
+
+def test_stale_metrics_are_not_recorded(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = read_metrics(run_copy)
+    Workspace(run_copy).metrics.write_text(json.dumps(metrics | {"model_version": "0" * 12}), encoding="utf-8")
+    assert track(run_copy) == 2
+    assert "does not hold the evaluation of model" in capsys.readouterr().err
+
+
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
+    with pytest.raises(PipelineError, match="the library mlflow is not installed"):
+        stores.configure_client()
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        (Column(kind="number"), "double"),
+        (Column(kind="integer", nullable=False), "long"),
+        (Column(kind="integer", nullable=True), "double"),
+        (Column(kind="boolean", nullable=False, true_values=["True"], false_values=["False"]), "boolean"),
+        (Column(kind="boolean", nullable=False, true_values=["yes"], false_values=["no"]), "string"),
+        (Column(kind="datetime", nullable=False), "string"),
+        (Column(kind="category"), "string"),
+    ],
+)
+def test_signature_has_the_types_that_pandas_reads(column: Column, name: str) -> None:
+    assert run_logging.name_type(column) == name

@@ -82,18 +82,20 @@ class ModelHost:
         return manifest != self._seen[0] or (self.refused is not None and pickle != self._seen[1])
 
     async def reload(self) -> None:
-        """Load the folder's model beside the current one and exchange them; a bad one is reported in one line."""
+        """Load the folder's model beside the current one and exchange them; a bad one is reported once."""
         self._seen = stamp_folder(self.folder)
         try:
             self.served = await run_sync(load_served, self.folder, abandon_on_cancel=True)
             self.refused = None
             logger.info("serving model %s from %s", self.served.version, self.folder)
         except PipelineError as err:
-            self.refused = hide_paths(str(err), self.folder)
-            logger.error("the model was refused, %s: %s", self._say_what_serves(), err)
+            known, self.refused = self.refused, hide_paths(str(err), self.folder)
+            if self.refused != known:
+                logger.error("the model was refused, %s: %s", self._say_what_serves(), err)
         except Exception as err:  # whatever a model does when it is opened, the server stays up
-            self.refused = f"it cannot be opened ({type(err).__name__})."
-            logger.exception("the model cannot be opened, %s", self._say_what_serves())
+            known, self.refused = self.refused, f"it cannot be opened ({type(err).__name__})."
+            if self.refused != known:
+                logger.exception("the model cannot be opened, %s", self._say_what_serves())
 
     def _say_what_serves(self) -> str:
         return f"still serving {self.served.version}" if self.served else "serving none"

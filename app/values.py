@@ -101,7 +101,7 @@ def read_datetime(column: Column, value: object) -> datetime:
         for format in dict.fromkeys((column.format or ISO, ISO)):
             try:
                 return parse_datetime(value, format)
-            except (ValueError, OverflowError):
+            except ValueError:
                 continue
     shape = "" if column.format in (None, ISO) else f", or one written {column.format}"
     raise PydanticCustomError("datetime_format", "expects a date such as 2024-02-29 or 2024-02-29T13:45:00Z" + shape)

@@ -8,10 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import httpx
 import joblib
@@ -21,6 +24,7 @@ from fastapi.testclient import TestClient
 from small_models import GOOD, build_table, write_small_model
 
 from app.main import create_app
+from app.model_host import load_served
 from app.settings import Settings, read_settings
 from data_ingestion.handoff import PipelineError
 from models.artifact import MANIFEST, PICKLE
@@ -170,6 +174,20 @@ def test_answers_that_are_not_finite_are_refused_not_sent(tmp_path: Path, monkey
     assert [(error["index"], error["rule"]) for error in answer["errors"]] == [(0, "no_finite_answer")]
 
 
+def test_health_answers_while_every_worker_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small_model(tmp_path)
+    release = threading.Event()
+    monkeypatch.setattr("app.routes.predict.predict_one", lambda *args: release.wait(20))
+    with serve(tmp_path) as client, ThreadPoolExecutor(60) as pool:
+        busy = [pool.submit(client.post, "/predict", json=GOOD) for _ in range(60)]
+        wait_until(lambda: client.get("/health").status_code == 200)
+        started = time.monotonic()
+        assert client.get("/ready").status_code == 200
+        assert time.monotonic() - started < 5
+        assert not any(answer.done() for answer in busy)
+        release.set()
+
+
 # What the API says of itself
 
 
@@ -180,6 +198,16 @@ def test_openapi_example_can_be_sent_as_it_is(any_task: TestClient) -> None:
         answer = any_task.post(path, json=body["example"])
         assert answer.status_code == 200
         assert "missing" not in answer.text
+
+
+def test_example_of_a_required_column_is_never_left_out(tmp_path: Path) -> None:
+    changes = {
+        name: {"nullable": False, "example": None} for name in ("class", "floor_area", "rooms", "has_lift", "built")
+    }
+    write_small_model(tmp_path, columns=changes)
+    with serve(tmp_path) as client:
+        example = client.get("/openapi.json").json()["components"]["schemas"]["Row"]["examples"][0]
+        assert client.post("/predict", json=example).json()["warnings"] == []
 
 
 def test_openapi_describes_the_row_of_the_contract(client: TestClient) -> None:
@@ -350,14 +378,29 @@ def test_bad_model_while_serving_is_said_once_and_never_served(
     assert not (tmp_path / "opened").exists()
 
 
+def test_every_flipped_bit_and_every_cut_is_refused(tmp_path: Path) -> None:
+    write_small_model(tmp_path)
+    good = (tmp_path / PICKLE).read_bytes()
+    random = Random(0)
+    for place in random.sample(range(len(good)), 25):
+        flipped = bytes([*good[:place], good[place] ^ 1 << random.randrange(8), *good[place + 1 :]])
+        for bad in (flipped, good[:place]):
+            (tmp_path / PICKLE).write_bytes(bad)
+            with pytest.raises(PipelineError, match="not the file that"):
+                load_served(tmp_path)
+
+
 def test_new_model_is_taken_with_its_contract(tmp_path: Path) -> None:
     write_small_model(tmp_path)
     with serve(tmp_path) as client:
         old = client.post("/predict", json=GOOD).json()["prediction"]
-        assert "x" not in str(client.get("/openapi.json").json()["components"]["schemas"]["Row"]["required"])
+        assert client.get("/openapi.json").json()["components"]["schemas"]["Row"]["required"][0] == "rooms"
         write_small_model(tmp_path, version="2" * 12, shift=1000, columns={"class": {"nullable": False}})
-        wait_until(lambda: client.get("/ready").json()["model_version"] == "2" * 12)
-        assert client.post("/predict", json=GOOD).json()["prediction"] == pytest.approx(old + 1000)
+        seen = {}
+        while len(seen) < 2:  # every answer comes from one version
+            answer = client.post("/predict", json=GOOD).json()
+            assert seen.setdefault(answer["model_version"], answer["prediction"]) == answer["prediction"]
+        assert seen == {"0123456789ab": old, "2" * 12: pytest.approx(old + 1000)}
         assert client.get("/openapi.json").json()["components"]["schemas"]["Row"]["required"][0] == "class"
         assert client.post("/predict", json=GOOD | {"class": None}).status_code == 422
 

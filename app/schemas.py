@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_ingestion.schema import Column, Task
+from data_ingestion.schema import Task
 
 
 class Answer(BaseModel):
@@ -89,5 +89,5 @@ class ContractDescription(Answer):
     target: str
     task: Task
     missing: list[str] = Field(description="texts that mean missing, unless a feature lists its own")
-    features: dict[str, Column]
+    features: dict[str, dict[str, object]] = Field(description="by name, in the words of data/schema.yaml")
     ignored: list[str] = Field(description="columns that may be sent and do not matter")

@@ -36,7 +36,7 @@ async def schema(host: HostDep) -> ContractDescription:
         target=contract.target,
         task=contract.task,
         missing=contract.missing,
-        features=contract.features,
+        features={name: column.to_dict() for name, column in contract.features.items()},
         ignored=list_ignored(contract),
     )
 

@@ -243,6 +243,7 @@ def test_model_and_schema_describe_what_is_served(any_task: TestClient) -> None:
     schema = any_task.get("/schema").json()
     assert list(schema["features"]) == list(GOOD)
     assert schema["features"]["rooms"]["max"] == 5
+    assert "out_of_range" not in schema["features"]["class"]
     assert schema["ignored"] == ["row id", "note", "price"]
 
 

@@ -1,4 +1,4 @@
-"""The page /docs: Swagger UI over /openapi.json, without the network where its files are installed."""
+"""The page /docs: Swagger UI over /openapi.json, from files that are installed, so that it needs no network."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,17 +18,13 @@ def add_docs(app: FastAPI) -> None:
 
     Where API keys are set, the rows are not described: names, categories and examples are for those with a key.
     """
-    folder = find_assets()
-    if folder is not None:
-        app.mount(ASSETS, StaticFiles(directory=folder))
+    app.mount(ASSETS, StaticFiles(directory=find_assets()))
 
     def openapi() -> dict[str, object]:
         settings, served = app.state.settings, app.state.host.served
         return describe_api(app, None if settings.api_keys else served, settings.max_batch_rows)
 
     async def show_docs(request: Request) -> HTMLResponse:
-        if folder is None:
-            return get_swagger_ui_html(openapi_url="openapi.json", title=app.title)
         base = ASSETS.removeprefix("/")
         return get_swagger_ui_html(
             openapi_url="openapi.json",
@@ -42,8 +38,9 @@ def add_docs(app: FastAPI) -> None:
     app.add_route("/docs", show_docs, include_in_schema=False)
 
 
-def find_assets() -> Path | None:
-    """Return the folder of Swagger UI's files when the package fastapi-offline is installed; it is not imported."""
+def find_assets() -> Path:
+    """Return the folder of Swagger UI's files in the package fastapi-offline, which is not imported for that."""
     spec = find_spec("fastapi_offline")
-    places = spec.submodule_search_locations if spec else None
-    return Path(next(iter(places))) / "static" if places else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("fastapi-offline is not installed. Run: pip install -r requirements-serve.txt")
+    return Path(spec.submodule_search_locations[0]) / "static"

@@ -6,6 +6,7 @@ writes evaluation/report.html with its figures.
     python evaluation/evaluate_model.py --resamples 1000
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def write_evaluation(
 
     features = data.raw.select(list(model.contract.features)).to_pandas()
     figures = report.draw_figures(model, features, data.y, int(str(lineage.params["seed"])))
-    page = report.build_report(model.manifest, metrics, figures)
+    page = report.build_report(model.manifest, model.contract, metrics, figures)
     with files.commit() as commit:
         outputs = {}
         for name, content in figures.items():
@@ -196,6 +197,8 @@ def write_evaluation(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(EvaluateParams, argv, __doc__ or "")
+    # One thread: boosted trees answer small batches slower with two whenever the machine has other work.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with files.open_workspace(params.root) as workspace:
         evaluate(workspace, params)
 

@@ -18,6 +18,7 @@ from sklearn.metrics import (
     RocCurveDisplay,
 )
 
+from data_ingestion.schema import Contract
 from evaluation.metrics import tabulate_scores
 from models.artifact import Manifest, SavedModel, predict_table
 
@@ -116,7 +117,7 @@ def _draw_importance(model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int
     figure, axes = _new_axes(6.0, 1.2 + 0.3 * len(order))
     names = [str(X.columns[place]) for place in order]
     axes.barh(names, found.importances_mean[order], xerr=found.importances_std[order], color=COLOR, ecolor=ACCENT)
-    axes.set_xlabel(f"loss of {scoring.removeprefix('neg_').replace('_', ' ')} when the column is shuffled")
+    axes.set_xlabel(f"how much worse {scoring.removeprefix('neg_').replace('_', ' ')} gets when the column is shuffled")
     return _to_png(figure)
 
 
@@ -125,12 +126,14 @@ def _can_score_probabilities(model: SavedModel, y: pd.Series) -> bool:
     return sorted(set(y)) == sorted(model.manifest.classes or [])
 
 
-def build_report(manifest: Manifest, metrics: Mapping[str, object], figures: Mapping[str, bytes]) -> str:
+def build_report(
+    manifest: Manifest, contract: Contract, metrics: Mapping[str, object], figures: Mapping[str, bytes]
+) -> str:
     """Return the page: it shows without a network, and texts from the data are escaped.
 
     Parameters
     ----------
-    manifest : of the model under test
+    manifest, contract : of the model under test
     metrics : metrics.json with its section "test"
     figures : PNG by name
     """
@@ -139,6 +142,7 @@ def build_report(manifest: Manifest, metrics: Mapping[str, object], figures: Map
     return environment.get_template("report.html").render(
         manifest=manifest,
         metrics=metrics,
+        n_features=len(contract.features),
         scores=tabulate_scores(test),
         confidence=f"{test['confidence']:.0%}",
         figures={name.replace("_", " "): base64.b64encode(content).decode() for name, content in figures.items()},

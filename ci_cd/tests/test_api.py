@@ -247,10 +247,14 @@ def test_model_and_schema_describe_what_is_served(any_task: TestClient) -> None:
     assert schema["ignored"] == ["row id", "note", "price"]
 
 
-def test_docs_page_names_the_description(client: TestClient) -> None:
+def test_docs_page_and_its_files_come_from_the_server_itself(client: TestClient) -> None:
     page = client.get("/docs")
     assert page.status_code == 200
     assert "openapi.json" in page.text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(files) == 3
+    assert not [name for name in files if "//" in name]
+    assert {client.get(f"/{name}").status_code for name in files} == {200}
 
 
 # Without a model, and with a bad one

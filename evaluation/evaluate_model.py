@@ -21,7 +21,7 @@ from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
-from evaluation.summary import format_table, tabulate
+from data_ingestion.schema import Task
 from models import artifact
 from models.artifact import Predictions, SavedModel
 
@@ -159,8 +159,18 @@ def evaluate(workspace: Workspace, params: EvaluateParams) -> None:
     test = score_model(model, data, next(iter(answers.values())), params)
     write_evaluation(workspace, model, data, metrics | {"test": test}, lineage)
     print(f"{len(data.y):,} test rows: {len(answers)} ways to ask give the same answer for every row")
-    print("\n".join(f"  {line}" for line in format_table(tabulate(test))))
+    print(f"  {describe_headline(manifest.task, test)}")
     print(f"wrote models/metrics.json, evaluation/report.html: model {model.manifest.model_version}")
+
+
+def describe_headline(task: Task, test: dict[str, object]) -> str:
+    """Return the figure that candidates were compared by, in a line; all of them are in the report."""
+    from evaluation.metrics import TITLES, tabulate_scores
+    from models.candidates import METRICS
+
+    title = TITLES[METRICS[task]]
+    value, interval, dummy = next(row[1:] for row in tabulate_scores(test) if row[0] == title)
+    return f"{title} {value}, {test['confidence']:.0%} interval {interval}, dummy {dummy}"
 
 
 def is_up_to_date(workspace: Workspace, metrics: dict[str, object], lineage: Lineage) -> bool:

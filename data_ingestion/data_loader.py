@@ -22,6 +22,7 @@ from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
+from data_ingestion.progress import show_progress
 from data_ingestion.schema import Contract, join_names
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def write_outputs(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(LoadParams, argv, __doc__ or "")
-    with files.open_workspace(params.root) as workspace:
+    with files.open_workspace(params.root) as workspace, show_progress("loading"):
         load(workspace, params)
 
 

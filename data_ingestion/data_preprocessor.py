@@ -20,6 +20,7 @@ from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
+from data_ingestion.progress import show_progress
 from data_ingestion.schema import Contract, Strategy
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(PreprocessParams, argv, __doc__ or "")
-    with files.open_workspace(params.root) as workspace:
+    with files.open_workspace(params.root) as workspace, show_progress("preprocessing"):
         preprocess(workspace, params)
 
 

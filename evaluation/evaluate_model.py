@@ -116,18 +116,21 @@ def check_parity(answers: dict[str, Predictions]) -> None:
 
 def score_model(model: SavedModel, data: TestData, answers: Predictions, params: EvaluateParams) -> dict[str, object]:
     """Return the section "test" of metrics.json, without its lineage."""
+    from data_ingestion.progress import show_progress
     from evaluation import metrics
 
     task, classes = model.manifest.task, model.manifest.classes
     y_true, y_pred = metrics.to_arrays(data.y, answers, classes)
     _, y_dummy = metrics.to_arrays(data.y, metrics.predict_dummy(task, data.y_train, len(data.y)), classes)
+    with show_progress("bootstrapping", total=params.resamples) as report:
+        intervals = metrics.bootstrap_intervals(
+            task, y_true, y_pred, params.resamples, params.confidence, params.seed, report
+        )
     return {
         "rows": len(data.y),
         "confidence": params.confidence,
         **metrics.compute_scores(task, y_true, y_pred),
-        "intervals": metrics.bootstrap_intervals(
-            task, y_true, y_pred, params.resamples, params.confidence, params.seed
-        ),
+        "intervals": intervals,
         "dummy": metrics.compute_scores(task, y_true, y_dummy),
         "parity": {"rows": len(data.y), "different": 0},
     }

@@ -1,6 +1,6 @@
 """The figures by which a model is judged, each with an interval that says how far chance could move it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -110,6 +110,7 @@ def bootstrap_intervals(
     resamples: int,
     confidence: float,
     seed: int,
+    report: Callable[[int], object],
 ) -> dict[str, list[float] | None]:
     """Return [low, high] per figure: percentiles over resampled rows (Efron and Tibshirani, 1993, chapter 13).
 
@@ -119,11 +120,13 @@ def bootstrap_intervals(
     resamples : how many times the rows are drawn again, with replacement
     confidence : the share of resamples between low and high
     seed : decides the draws
+    report : called with the number of finished resamples
     """
     rng = np.random.default_rng(seed)
     draws = []
     with config_context(assume_finite=True, skip_parameter_validation=True):  # checked by the first compute_scores
-        for _ in range(resamples):
+        for done in range(resamples):
+            report(done)
             rows = rng.integers(0, len(y_true), len(y_true))
             draws.append(compute_scores(task, y_true[rows], y_pred[rows]))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]

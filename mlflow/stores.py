@@ -104,7 +104,7 @@ def open_experiment(client: "MlflowClient", uri: str, name: str, workspace: Work
         return str(found.experiment_id)
     location = None if is_server(uri) else (workspace.tracking / "artifacts").as_uri()
     try:
-        return client.create_experiment(name, artifact_location=location)
+        return client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"})
     except MlflowException:  # another run made it a moment ago
         found = client.get_experiment_by_name(name)
         if found is None:

@@ -105,8 +105,8 @@ def find_order(data: TrainingData) -> "NDArray[np.object_] | None":
 
 def compare_candidates(data: TrainingData, params: TrainParams) -> "list[CrossValidation]":
     """Return the cross-validated candidates, best first."""
+    from data_ingestion.progress import show_progress
     from models import candidates
-    from models.progress import show_progress
 
     contract = data.contract
     metric = candidates.METRICS[contract.task]

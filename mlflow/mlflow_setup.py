@@ -108,9 +108,8 @@ def record_or_keep(workspace: Workspace, run_files: "RunFiles", uri: str, params
                 f"the MLflow server {uri} does not answer: {_first_line(err)}. Nothing was lost: start it and repeat.",
                 EXIT_UNAVAILABLE,
             ) from err
-        version = run_files.model.manifest.model_version
         print(f"warning: the MLflow server {uri} does not answer: {_first_line(err)}", file=sys.stderr)
-        run_logging.copy_run_files(run_files, workspace.tracking / "pending" / version)
+        run_logging.copy_run_files(run_files, workspace.tracking / "pending")
         print(f"recorded {record_run(workspace, run_files, stores.local_uri(workspace), params)}")
         print(f"to send it when the server is back: python mlflow/mlflow_setup.py --tracking-uri {uri} --sync")
         return False

@@ -69,8 +69,12 @@ def read_run_files(workspace: Workspace) -> RunFiles:
     return RunFiles(workspace, model, metrics)
 
 
-def copy_run_files(run_files: RunFiles, folder: Path) -> None:
-    """Copy what a run needs to `folder`, laid out as a root. It appears whole or not at all."""
+def copy_run_files(run_files: RunFiles, pending: Path) -> None:
+    """Copy what a run needs into a folder of `pending`, laid out as a root. It appears whole or not at all."""
+    digest = files.sha256_json(run_files.metrics)
+    folder = pending / f"{run_files.model.manifest.model_version}-{digest[:8]}"
+    if folder.exists():  # the same content, for it is named after it
+        return
     with files.new_folder(folder) as place:
         for path in run_files.paths:
             target = place / path.relative_to(run_files.workspace.root)

@@ -1,7 +1,9 @@
 """What MLflow holds after a run, and what happens when its store is away."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -212,9 +214,8 @@ def test_server_that_never_answers_costs_no_result(
     out, err = capsys.readouterr()
     assert f"warning: the MLflow server {silent_server} does not answer" in err
     assert f"mlflow_setup.py --tracking-uri {silent_server} --sync" in out
-    assert [path.name for path in mlflow_setup.list_pending(Workspace(tracked_copy))] == [
-        read_metrics(tracked_copy)["model_version"]
-    ]
+    (pending,) = mlflow_setup.list_pending(Workspace(tracked_copy))
+    assert read_metrics(pending) == read_metrics(tracked_copy)
 
 
 def test_run_kept_while_the_server_was_away_is_sent_later(
@@ -269,6 +270,51 @@ class running_server:  # noqa: N801
         self.process.terminate()
         self.process.wait(30)
         self.log.close()
+
+
+KILLED_AT = """
+import os, pathlib, runpy, signal, sys
+count = int(sys.argv.pop(1))
+def count_down(rename):
+    def renamed(*places):
+        global count
+        count -= 1
+        if count == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(*places)
+    return renamed
+os.replace = count_down(os.replace)
+pathlib.Path.replace = count_down(pathlib.Path.replace)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("away", [False, True], ids=["store answers", "server away"])
+def test_kill_while_recording_loses_nothing_and_doubles_nothing(finished_run: Path, tmp_path: Path, away: bool) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(finished_run, root)
+    uri = f"http://127.0.0.1:{find_free_port()}" if away else stores.local_uri(Workspace(root))
+    script = str(Path(mlflow_setup.__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT, "1", script, "--root", str(root), "--tracking-uri", uri],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not mlflow_setup.list_pending(Workspace(root))
+
+    assert track(root, "--tracking-uri", uri) == 0
+
+    runs = list_runs(open_client(root))
+    assert [run.info.status for run in runs if run.data.tags["complete"] == "true"] == ["FINISHED"]
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+    assert len(mlflow_setup.list_pending(Workspace(root))) == away
+    assert not list(Workspace(root).tracking.rglob("*.tmp"))
 
 
 def test_stale_metrics_are_not_recorded(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,8 @@ def _guess_kind(present: pa.Array, tolerated: float) -> Guess:
         )
     mean_length = pc.mean(pc.utf8_length(present)).as_py()
     is_prose = mean_length > 40 and 2 * pc.count_distinct(present).as_py() > len(present)
-    return Guess(Column(kind="text" if is_prose else "category"), remark)
+    column = Column(kind="text", role="ignored") if is_prose else Column(kind="category")
+    return Guess(column, remark)
 
 
 def _find_lossy_form(present: pa.Array, allowed: float) -> str | None:

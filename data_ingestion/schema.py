@@ -70,6 +70,14 @@ class Column(BaseModel):
         return self.model_dump(mode="json", exclude_none=True, exclude=silent)
 
     @validate_model(mode="after")
+    def _check_kind(self) -> Self:
+        if self.kind == "text" and self.role == "feature":
+            raise ValueError("free text is not encoded; give it kind: category, or role: ignored")
+        if self.kind == "text" and self.role == "target":
+            raise ValueError("free text cannot be predicted; give it kind: category, or name another target")
+        return self
+
+    @validate_model(mode="after")
     def _check_bounds(self) -> Self:
         for bound in (self.min, self.max):
             if bound is None:
@@ -98,6 +106,11 @@ class Contract(BaseModel):
         targets = [name for name, column in self.columns.items() if column.role == "target"]
         if targets != [self.target]:
             raise ValueError(f'target is "{self.target}" but the columns with role target are {targets}')
+        kinds = ("category", "integer") if self.is_classification else ("number", "integer")
+        if self.columns[self.target].kind not in kinds:
+            raise ValueError(
+                f"a {self.task} target has kind {' or '.join(kinds)}, got {self.columns[self.target].kind}"
+            )
         if not self.features:
             raise ValueError("no column has the role feature, so there is nothing to learn from")
         return self

@@ -111,10 +111,10 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
     if params.if_changed and files.is_current(workspace.processed, lineage):
         print("data/processed.parquet is up to date with data/raw.parquet")
         return
-    import joblib
     import pandas as pd
 
     from data_ingestion.encoder import build_encoder
+    from data_ingestion.pickling import dump_pickle
     from data_ingestion.splitter import split_rows
 
     raw, made_by = files.read_parquet(workspace.raw, contracts.LOADER)
@@ -126,7 +126,7 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
     processed = encode_rows(encoder, raw, contract, is_test)
     rows = {**made_by.rows, "train": int((~is_test).sum()), "test": int(is_test.sum())}
     with files.commit() as commit:
-        digest = commit.write(workspace.encoder, lambda file: joblib.dump(encoder, file))
+        digest = commit.write(workspace.encoder, lambda file: dump_pickle(encoder, file))
         lineage = replace(lineage, outputs={"encoder.pkl": digest}, rows=rows)
         commit.write_parquet(workspace.processed, processed, lineage)
     print(f"split {params.split}: {rows['train']:,} train and {rows['test']:,} test rows")

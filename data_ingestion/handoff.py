@@ -6,6 +6,7 @@ hand-off carries its lineage (what it was made from, by sha256), and the next st
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from data_ingestion import seal
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -28,7 +31,7 @@ EXIT_UNAVAILABLE = 69  # the tracking store does not answer (EX_UNAVAILABLE of s
 EXIT_CANNOT_WRITE = 74  # the disk is full, or the folder cannot be written (EX_IOERR of sysexits.h)
 EXIT_BUSY = 75  # another run holds this root (EX_TEMPFAIL)
 
-_LINEAGE_KEY = b"lineage"
+_LINEAGE_KEY, _SEAL_KEY = b"lineage", b"seal"
 _LEFTOVER = re.compile(r"^\..+\.\d+\.tmp$")
 
 
@@ -212,12 +215,14 @@ class Commit:
         return self.write_bytes(path, text.encode())
 
     def write_parquet(self, path: Path, table: "pa.Table", lineage: Lineage) -> str:
-        """Write `table` with its lineage and a checksum on every page; see `write`."""
+        """Write `table` with its lineage, a checksum on every page and one over the whole; see `write`."""
         import pyarrow.parquet as pq
 
-        metadata = {_LINEAGE_KEY: json.dumps(lineage.to_dict(), sort_keys=True).encode()}
-        table = table.replace_schema_metadata(metadata)
-        return self.write(path, lambda file: pq.write_table(table, file, compression="zstd", write_page_checksum=True))
+        lineage_text = json.dumps(lineage.to_dict(), sort_keys=True).encode()
+        table = table.replace_schema_metadata({_LINEAGE_KEY: lineage_text, _SEAL_KEY: seal.BLANK})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        return self.write_bytes(path, seal.seal(buffer.getvalue()))
 
     def _publish(self) -> None:
         for temporary, path in self._pending:
@@ -251,7 +256,7 @@ def commit() -> Iterator[Commit]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder beside its final place; it appears, replacing an earlier one, when the block ends without error."""
+    """Fill a folder beside its final place, where nothing stands yet; it appears when the block ends without error."""
     place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(place, ignore_errors=True)
     try:
@@ -260,7 +265,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in place.rglob("*"):
             if file.is_file():
                 _sync_file(file)
-        shutil.rmtree(path, ignore_errors=True)
         place.replace(path)
         _sync_folder(path.parent)
     except OSError as err:
@@ -367,7 +371,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_parquet(path: Path, made_by: str) -> tuple["pa.Table", Lineage]:
-    """Read a parquet hand-off and its lineage, verifying the checksum of every page.
+    """Read a parquet hand-off and its lineage, after verifying its checksum.
 
     Raises
     ------
@@ -377,21 +381,30 @@ def read_parquet(path: Path, made_by: str) -> tuple["pa.Table", Lineage]:
     import pyarrow.parquet as pq
 
     check_present(path, made_by)
+    content = path.read_bytes()
+    if seal.has_seal(content) and not seal.is_intact(content):
+        raise damaged_error(path, made_by)
     try:
-        table = pq.read_table(pa.py_buffer(path.read_bytes()), page_checksum_verification=True)
-        table.validate(full=True)
+        table = pq.read_table(pa.py_buffer(content), page_checksum_verification=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as err:
         raise damaged_error(path, made_by) from err
-    return table, _parse_lineage(path, (table.schema.metadata or {}).get(_LINEAGE_KEY), made_by)
+    lineage = _parse_lineage(path, (table.schema.metadata or {}).get(_LINEAGE_KEY), made_by)
+    if not seal.has_seal(content):
+        raise damaged_error(path, made_by)
+    return table, lineage
 
 
 def read_lineage(path: Path) -> Lineage | None:
-    """Return the lineage of a parquet hand-off, or None when there is no readable one: it must be made again."""
+    """Return the lineage of a parquet hand-off, or None when it is not there whole: it must be made again."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return _parse_lineage(path, (pq.read_metadata(path).metadata or {}).get(_LINEAGE_KEY), "")
+        content = path.read_bytes()
+        if not seal.is_intact(content):
+            return None
+        metadata = pq.read_metadata(pa.py_buffer(content)).metadata
+        return _parse_lineage(path, (metadata or {}).get(_LINEAGE_KEY), "")
     except (pa.ArrowException, OSError, PipelineError):
         return None
 

@@ -155,9 +155,9 @@ def write_model(commit: Commit, folder: Path, pipeline: "Pipeline", describe: Ma
     pipeline : fitted; its classes must be importable by name
     describe : the fields of the manifest other than `files`
     """
-    import joblib
+    from data_ingestion.pickling import dump_pickle
 
-    digest = commit.write(folder / PICKLE, lambda file: joblib.dump(pipeline, file))
+    digest = commit.write(folder / PICKLE, lambda file: dump_pickle(pipeline, file))
     manifest = Manifest.model_validate({**describe, "files": {PICKLE: digest}})
     commit.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest

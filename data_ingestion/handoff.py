@@ -1,180 +1,80 @@
-"""The files that the stages hand to each other: where they are, and how they are written and checked.
+"""The files that the stages hand to each other: how they are written and checked.
 
-This is the only module that opens them. Every write goes through `commit`: a file appears whole or not at all. Every
-hand-off carries its lineage (what it was made from, by sha256), and the next stage refuses what does not match.
+This is the only module that opens them, and the one face of the four it is made of: errors.py, workspace.py (places,
+locks), lineage.py (checksums) and seal.py. Every write goes through `commit`: a file appears whole or not at all. Every
+hand-off carries its lineage, and the next stage refuses what does not match.
 """
 
-import errno
-import hashlib
 import io
 import json
 import os
-import re
 import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from data_ingestion import seal
+from data_ingestion.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BUSY,
+    EXIT_CANNOT_WRITE,
+    EXIT_UNAVAILABLE,
+    PipelineError,
+    check_present,
+    damaged_error,
+    run_stage,
+    stale_error,
+    write_error,
+)
+from data_ingestion.lineage import (
+    Lineage,
+    has_outputs,
+    parse_lineage,
+    sha256_bytes,
+    sha256_code,
+    sha256_file,
+    sha256_json,
+)
+from data_ingestion.workspace import REPOSITORY, Workspace, check_writable, open_workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-EXIT_BAD_INPUT = 2  # a flag, a parameter, a source file or a hand-off is not as expected
-EXIT_UNAVAILABLE = 69  # the tracking store does not answer (EX_UNAVAILABLE of sysexits.h)
-EXIT_CANNOT_WRITE = 74  # the disk is full, or the folder cannot be written (EX_IOERR of sysexits.h)
-EXIT_BUSY = 75  # another run holds this root (EX_TEMPFAIL)
+__all__ = [
+    "EXIT_BAD_INPUT",
+    "EXIT_BUSY",
+    "EXIT_CANNOT_WRITE",
+    "EXIT_UNAVAILABLE",
+    "REPOSITORY",
+    "Commit",
+    "Lineage",
+    "PipelineError",
+    "Workspace",
+    "check_present",
+    "check_writable",
+    "commit",
+    "damaged_error",
+    "has_outputs",
+    "is_current",
+    "new_folder",
+    "open_workspace",
+    "parse_lineage",
+    "read_json",
+    "read_lineage",
+    "read_parquet",
+    "read_verified",
+    "run_stage",
+    "sha256_bytes",
+    "sha256_code",
+    "sha256_file",
+    "sha256_input",
+    "sha256_json",
+    "stale_error",
+    "write_error",
+]
 
 _LINEAGE_KEY, _SEAL_KEY = b"lineage", b"seal"
-_LEFTOVER = re.compile(r"^\..+\.\d+\.tmp$")
-
-
-class PipelineError(Exception):
-    """An expected failure: one sentence what is wrong, one what to do. Shown without a traceback."""
-
-    def __init__(self, message: str, exit_code: int = EXIT_BAD_INPUT) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The places of all hand-offs below one root folder."""
-
-    root: Path
-
-    @property
-    def schema(self) -> Path:
-        """The data contract, yours to edit."""
-        return self.root / "data" / "schema.yaml"
-
-    @property
-    def raw(self) -> Path:
-        """The typed rows of the source."""
-        return self.root / "data" / "raw.parquet"
-
-    @property
-    def rejected(self) -> Path:
-        """The rows set aside, with line, column and reason."""
-        return self.root / "data" / "rejected.parquet"
-
-    @property
-    def processed(self) -> Path:
-        """Encoded features and target of every row, with its split."""
-        return self.root / "data" / "processed.parquet"
-
-    @property
-    def encoder(self) -> Path:
-        """The fitted encoder: raw table in, encoded features out."""
-        return self.root / "data" / "encoder.pkl"
-
-    @property
-    def models(self) -> Path:
-        """The folder that the API watches: the saved model and its metrics."""
-        return self.root / "models"
-
-    @property
-    def metrics(self) -> Path:
-        """How good the saved model is; one section per stage."""
-        return self.models / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The page that shows it."""
-        return self.root / "evaluation" / "report.html"
-
-    @property
-    def figures(self) -> Path:
-        """Its figures as files."""
-        return self.root / "evaluation" / "figures"
-
-    @property
-    def tracking(self) -> Path:
-        """The MLflow store and what waits to be sent to a server."""
-        return self.root / "mlflow"
-
-    def show(self, path: Path) -> str:
-        """Return `path` as a reader types it: relative to the root where it lies inside, with forward slashes."""
-        try:
-            return path.relative_to(self.root).as_posix()
-        except ValueError:
-            return str(path)
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """What a hand-off was made from. Two equal lineages mean equal content: every stage is deterministic.
-
-    Parameters
-    ----------
-    stage : name of the script that wrote it
-    inputs : what went in, by name, as sha256
-    params : the stage's effective parameters
-    code : sha256 over the sources and library versions the stage runs on
-    outputs : the files written beside this one in the same commit, by name, as sha256
-    rows : row counts worth carrying on
-    """
-
-    stage: str
-    inputs: dict[str, str]
-    params: dict[str, object]
-    code: str
-    outputs: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-
-    def matches(self, other: "Lineage") -> bool:
-        """Return whether both were made by the same stage from the same inputs, parameters and code."""
-        return (self.stage, self.inputs, self.params, self.code) == (
-            other.stage,
-            other.inputs,
-            other.params,
-            other.code,
-        )
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values that JSON can hold."""
-        return asdict(self)
-
-
-def sha256_bytes(content: bytes) -> str:
-    """Return the sha256 of `content` in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file's content in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_input(path: Path, made_by: str) -> str:
-    """Return the sha256 of a hand-off, or raise a one-line error naming the command that makes it."""
-    check_present(path, made_by)
-    return sha256_file(path)
-
-
-def sha256_json(value: object) -> str:
-    """Return the sha256 of a plain value, the same for equal values on every machine."""
-    return sha256_bytes(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())
-
-
-def sha256_code(folders: Sequence[str], distributions: Sequence[str] = ()) -> str:
-    """Return one sha256 over the Python sources of `folders` and the installed versions of `distributions`."""
-    from importlib.metadata import version
-
-    digest = hashlib.sha256()
-    for folder in folders:
-        for source in sorted((REPOSITORY / folder).glob("*.py")):
-            digest.update(source.name.encode() + b"\0" + source.read_bytes().replace(b"\r\n", b"\n") + b"\0")
-    for name in distributions:
-        digest.update(f"{name}=={version(name)}\0".encode())
-    return digest.hexdigest()
 
 
 # Writing
@@ -273,85 +173,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def write_error(path: Path, err: OSError, temporary: Path | None = None) -> PipelineError:
-    """Return the one-line error for a failed write of `path`."""
-    if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(path.parent).free
-        needed = temporary.stat().st_size + 1 if temporary is not None and temporary.exists() else 1
-        why = f"the disk is full ({free:,} bytes free, more than {needed:,} needed for this file)"
-        repair = "Free some space"
-    else:
-        why = os.strerror(err.errno) if err.errno else str(err)
-        repair = f"Make {path.parent} a folder that this user can write to"
-    message = f"cannot write {path}: {why}. What was there before is untouched. {repair}, then run the command again."
-    return PipelineError(message, EXIT_CANNOT_WRITE)
-
-
-def check_writable(folders: Sequence[Path]) -> None:
-    """Raise a one-line error when a folder cannot be written, before any work is spent."""
-    for folder in folders:
-        probe = folder / f".probe.{os.getpid()}.tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as err:
-            raise write_error(probe, err) from err
-
-
-def sweep_leftovers(folders: Sequence[Path]) -> None:
-    """Remove the temporary files of runs that were killed. Call it only while holding `lock_root`."""
-    for folder in folders:
-        if folder.is_dir():
-            for path in folder.iterdir():
-                if not _LEFTOVER.match(path.name):
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-
-
-@contextmanager
-def lock_root(root: Path) -> Iterator[None]:
-    """Hold `root` for one stage at a time; the lock ends with the process, however it ends.
-
-    Raises
-    ------
-    PipelineError : another process holds it (exit code 75); the message names its pid and start
-    """
-    from filelock import FileLock, Timeout
-
-    folder = root / "data"
-    check_writable([folder])
-    lock, holder = FileLock(folder / ".lock"), folder / ".lock.holder"
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as err:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process is running"
-        message = f"{root} is in use: {who}. Wait for it to end, or give this run its own folder with --root."
-        raise PipelineError(message, EXIT_BUSY) from err
-    try:
-        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        holder.write_text(f"pid {os.getpid()} has been running since {started}", encoding="utf-8")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-@contextmanager
-def open_workspace(root: Path) -> Iterator[Workspace]:
-    """Lock `root`, clear what killed runs left there, and check that every folder can be written."""
-    workspace = Workspace(root)
-    folders = [root / "data", workspace.models, workspace.report.parent, workspace.figures]
-    folders += [workspace.tracking, workspace.tracking / "pending"]
-    with lock_root(root):
-        check_writable(folders)
-        sweep_leftovers(folders)
-        yield workspace
-
-
 def _sync_file(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -443,43 +264,16 @@ def read_json(path: Path, made_by: str) -> dict[str, object]:
     return value
 
 
-def check_present(path: Path, made_by: str) -> None:
-    """Raise a one-line error naming the command to run when a hand-off is not there."""
-    if not path.is_file():
-        raise PipelineError(f"{path} is not there yet. Run: python {made_by}")
-
-
-def damaged_error(path: Path, made_by: str) -> PipelineError:
-    """Return the one-line error for a hand-off that fails its checks."""
-    return PipelineError(f"{path} is damaged: its content is not what was written. Run again: python {made_by}")
-
-
-def stale_error(path: Path, reason: str, made_by: str) -> PipelineError:
-    """Return the one-line error for a hand-off that no longer matches what it was made from."""
-    return PipelineError(f"{path} is out of date: {reason}. Run again: python {made_by}")
+def sha256_input(path: Path, made_by: str) -> str:
+    """Return the sha256 of a hand-off, or raise a one-line error naming the command that makes it."""
+    check_present(path, made_by)
+    return sha256_file(path)
 
 
 def is_current(path: Path, lineage: Lineage) -> bool:
     """Return whether a parquet hand-off and what was written beside it are those that `lineage` would make again."""
     found = read_lineage(path)
     return found is not None and found.matches(lineage) and has_outputs(found, path.parent)
-
-
-def has_outputs(lineage: Lineage, folder: Path) -> bool:
-    """Return whether every file that was written with this lineage is still there, unchanged."""
-    return all((folder / n).is_file() and sha256_file(folder / n) == s for n, s in lineage.outputs.items())
-
-
-def parse_lineage(value: object) -> Lineage:
-    """Return the lineage held in a JSON object.
-
-    Raises
-    ------
-    TypeError : the object is not a lineage
-    """
-    if not isinstance(value, dict):
-        raise TypeError("a lineage is a JSON object")
-    return Lineage(**value)
 
 
 def _parse_lineage(path: Path, text: bytes | None, made_by: str) -> Lineage:
@@ -489,18 +283,3 @@ def _parse_lineage(path: Path, text: bytes | None, made_by: str) -> Lineage:
         return parse_lineage(json.loads(text))
     except (ValueError, TypeError) as err:
         raise damaged_error(path, made_by) from err
-
-
-# Running a stage
-
-
-def run_stage(main: Callable[[], int | None]) -> int:
-    """Run a stage's `main` and return its exit code; an expected error becomes one line on stderr."""
-    try:
-        return main() or 0
-    except PipelineError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return err.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was changed", file=sys.stderr)
-        return 130

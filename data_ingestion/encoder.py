@@ -25,6 +25,9 @@ DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute", "days")
 UNSEEN_CODE = -1  # a category that the train rows do not hold
 MISSING_CODE = -2  # no category at all
 ISO = "iso"
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 ISO_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")  # what a typed date becomes in JSON
 
 
@@ -32,7 +35,7 @@ class TypeCaster(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Cast raw columns to the kinds of the contract.
 
     Numbers, integers and booleans become float64 (true is 1), categories become texts, dates become datetime64 in
-    UTC. Missing values become NaN, None or NaT. Other columns are passed over, and the order of columns is free.
+    UTC. Missing values become NaN or NaT. Other columns are passed over, and the order of columns is free.
 
     Parameters
     ----------
@@ -81,28 +84,43 @@ def cast_series(values: pd.Series, column: Mapping[str, object]) -> pd.Series:
         return _cast_each(values, column, _parse_datetime).astype("datetime64[us]")
     if kind in ("category", "text"):
         return _cast_each(values, column, _format_category)
-    if pd.api.types.is_numeric_dtype(values.dtype):  # numbers and booleans, nullable or not
-        return values.astype("float64")
-    return _cast_each(values, column, _parse_word if kind == "boolean" else _parse_number).astype("float64")
+    if kind == "boolean":
+        is_typed = pd.api.types.is_bool_dtype(values.dtype)
+        return (values if is_typed else _cast_each(values, column, _parse_word)).astype("float64")
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        return _cast_each(values, column, _parse_number).astype("float64")
+    numbers = values.astype("float64")
+    is_fault = np.isinf(numbers) if kind == "number" else np.isinf(numbers) | (numbers % 1 > 0)
+    if is_fault.any():
+        row = int(np.flatnonzero(is_fault)[0])
+        raise _describe_fault(column, row, numbers.iloc[row])
+    return numbers
 
 
 def _cast_each(values: pd.Series, column: Mapping[str, object], cast) -> pd.Series:  # type: ignore[no-untyped-def]
-    """Cast the distinct values one by one; trimmed texts that mean missing, None, NaN and NaT become None."""
+    """Cast the distinct values one by one; trimmed texts that mean missing, None, NaN and NaT become NaN."""
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         moments = values.dt.tz_convert("UTC").dt.tz_localize(None) if values.dt.tz is not None else values
         return moments if cast is _parse_datetime else moments.astype(str)
     missing = set(column["missing"])  # type: ignore[call-overload]
     codes, distinct = pd.factorize(values.map(_trim), use_na_sentinel=True)
-    table = np.empty(len(distinct) + 1, dtype=object)  # the last entry answers code -1, missing
+    # Missing is NaN, never None, which OrdinalEncoder takes for a category. The last entry answers code -1.
+    table = np.full(len(distinct) + 1, np.nan, dtype=object)
     for code, value in enumerate(distinct):
         if isinstance(value, str) and value in missing:
             continue
         try:
             table[code] = cast(value, column)
-        except (ValueError, TypeError) as err:
-            row = int(np.flatnonzero(codes == code)[0])
-            raise ValueError(f'column "{column["name"]}" row {row}: expects a {column["kind"]}, got {value!r}') from err
+        except (ValueError, TypeError, OverflowError) as err:
+            raise _describe_fault(column, int(np.flatnonzero(codes == code)[0]), value) from err
     return pd.Series(table[codes], index=values.index, dtype=object)
+
+
+def _describe_fault(column: Mapping[str, object], row: int, value: object) -> ValueError:
+    expected = {"integer": "an integer", "boolean": "a boolean", "datetime": "a date"}.get(
+        str(column["kind"]), "a number"
+    )
+    return ValueError(f'column "{column["name"]}" row {row}: expects {expected}, got {value!r}')
 
 
 def _trim(value: object) -> object:
@@ -110,16 +128,19 @@ def _trim(value: object) -> object:
 
 
 def _parse_number(value: object, column: Mapping[str, object]) -> float:
+    is_integer = column["kind"] == "integer"
+    if isinstance(value, str) and not (INTEGER if is_integer else NUMBER).fullmatch(value):
+        raise ValueError("not written as one")
     number = float(value)  # type: ignore[arg-type]
-    if not np.isfinite(number):
-        raise ValueError("not finite")
+    if not np.isfinite(number) or (is_integer and not number.is_integer()):
+        raise ValueError("not finite, or not whole")
     return number
 
 
 def _parse_word(value: object, column: Mapping[str, object]) -> float:
     if isinstance(value, bool | np.bool_):
         return float(value)
-    word = str(value).lower()
+    word = _format_category(value, column).lower()
     for answer, words in ((1.0, column["true_values"]), (0.0, column["false_values"])):
         if word in [text.lower() for text in words]:  # type: ignore[attr-defined]
             return answer
@@ -129,8 +150,10 @@ def _parse_word(value: object, column: Mapping[str, object]) -> float:
 def _parse_datetime(value: object, column: Mapping[str, object]) -> datetime:
     if isinstance(value, datetime):
         moment = value
-    elif column["format"] == ISO or ISO_MOMENT.match(str(value)):
+    elif ISO_MOMENT.match(str(value)) or (column["format"] == ISO and ISO_DATE.match(str(value))):
         moment = datetime.fromisoformat(str(value))
+    elif column["format"] == ISO:
+        raise ValueError("does not begin like 2024-02-29")
     else:
         moment = datetime.strptime(str(value), str(column["format"]))
     return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,369 @@
+"""Splits that nothing leaks across, an encoder whose numbers can be checked by hand, and no skew between readers."""
+
+import io
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn.pipeline import Pipeline
+
+from data_ingestion import handoff
+from data_ingestion.casting import arrow_type, cast_column
+from data_ingestion.encoder import TypeCaster, build_encoder
+from data_ingestion.pickling import dump_pickle
+from data_ingestion.schema import Column, Contract, parse_contract, parse_datetime
+from data_ingestion.splitter import split_rows
+
+quick = settings(max_examples=50, deadline=None)
+
+
+def make_contract(target: str = "y", task: str = "regression", **columns: str | dict[str, object]) -> Contract:
+    """A contract from names and kinds; y is a number."""
+    entries = {n: c if isinstance(c, dict) else {"kind": c} for n, c in columns.items()}
+    entries.setdefault("y", {"kind": "number"})
+    entries[target] = entries[target] | {"role": "target"}
+    return parse_contract({"source": "my.csv", "target": target, "task": task, "columns": entries}, "test")
+
+
+# Splits
+
+rows_of_two = st.lists(st.tuples(st.integers(0, 40), st.sampled_from("abc")), min_size=40, max_size=120)
+
+
+def make_table(rows: list[tuple[int, str]]) -> pa.Table:
+    numbers, names = zip(*rows, strict=True)
+    return pa.table({"n": pa.array(numbers), "g": pa.array(names), "y": pa.array([float(n % 5) for n in numbers])})
+
+
+def split(table: pa.Table, contract: Contract, strategy: str = "hash", seed: int = 1, column: str | None = None):
+    return split_rows(table, contract, strategy, 0.3, seed, column)
+
+
+@quick
+@given(rows_of_two, st.sampled_from(["hash", "stratified"]))
+def test_equal_rows_stand_on_one_side(rows: list[tuple[int, str]], strategy: str) -> None:
+    contract = make_contract(n="integer", g="category")
+    is_test = split(make_table([*rows, *((100 + i, "a") for i in range(40))]), contract, strategy)
+    sides: dict[tuple[int, str], set[bool]] = {}
+    for row, side in zip(rows, is_test.tolist(), strict=False):
+        sides.setdefault(row, set()).add(side)
+    assert all(len(found) == 1 for found in sides.values())
+
+
+@quick
+@given(rows_of_two, rows_of_two)
+def test_hash_split_does_not_move_a_row_when_rows_are_added(
+    rows: list[tuple[int, str]], more: list[tuple[int, str]]
+) -> None:
+    contract = make_contract(n="integer", g="category")
+    base = [*rows, *((100 + i, "a") for i in range(40))]
+    before = split(make_table(base), contract)
+    after = split(make_table([*base, *more]), contract)
+    assert after[: len(base)].tolist() == before.tolist()
+
+
+def test_split_depends_on_the_seed_and_on_nothing_else() -> None:
+    contract = make_contract(n="integer", g="category")
+    table = make_table([(i, "abc"[i % 3]) for i in range(200)])
+    first = split(table, contract)
+    assert split(table, contract).tolist() == first.tolist()
+    assert split(table.select(["y", "g", "n"]), contract).tolist() == first.tolist()
+    assert split(table, contract, seed=2).tolist() != first.tolist()
+    assert 0.2 < first.mean() < 0.4
+
+
+def test_rows_of_one_id_stand_on_one_side() -> None:
+    contract = make_contract(n="integer", g={"kind": "category", "role": "id"})
+    ids = [f"id{i % 30}" for i in range(300)]
+    is_test = split(make_table([(i, ids[i]) for i in range(300)]), contract)
+    assert {ids[i] for i in range(300) if is_test[i]}.isdisjoint(ids[i] for i in range(300) if not is_test[i])
+
+
+@pytest.mark.parametrize("column", [None, "g"])
+def test_group_split_keeps_groups_whole(column: str | None) -> None:
+    role = "group" if column is None else "feature"
+    contract = make_contract(n="integer", g={"kind": "category", "role": role})
+    groups = [f"patient {i % 25}" for i in range(250)]
+    is_test = split(make_table([(i, groups[i]) for i in range(250)]), contract, "group", column=column)
+    assert {groups[i] for i in range(250) if is_test[i]}.isdisjoint(groups[i] for i in range(250) if not is_test[i])
+
+
+def test_time_split_tests_on_the_latest_rows() -> None:
+    contract = make_contract(n="integer", t={"kind": "datetime", "role": "time"})
+    days = [datetime(2024, 1, 1) + timedelta(days=(i * 7) % 20) for i in range(100)]
+    table = pa.table({"n": list(range(100)), "t": pa.array(days, pa.timestamp("us")), "y": [1.0, 2.0] * 50})
+    is_test = split(table, contract, "time")
+    assert is_test.sum() == 30
+    assert min(d for d, late in zip(days, is_test, strict=True) if late) > max(
+        d for d, late in zip(days, is_test, strict=True) if not late
+    )
+
+
+def test_stratified_split_keeps_the_share_of_each_class() -> None:
+    contract = make_contract("g", "multiclass", n="integer", g="category")
+    table = make_table([(i, "a" * (i % 10 == 0) or "b" * (i % 10 < 4) or "c") for i in range(400)])
+    shares = pd.Series(split(table, contract, "stratified")).groupby(table["g"].to_pandas()).mean()
+    assert shares.to_dict() == pytest.approx({"a": 0.3, "b": 0.3, "c": 0.3}, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "column", "fragment"),
+    [
+        ("group", None, "0 columns of data/schema.yaml have role group. Name it: --split-column"),
+        ("group", "h", 'no column "h" to split by. Known: n, g, y'),
+        ("time", "g", "needs a column of dates or numbers, got string"),
+        ("group", "one", "gives 0 train and 60 test rows|gives 60 train and 0 test rows"),
+    ],
+)
+def test_split_that_cannot_be_made_is_refused(strategy: str, column: str | None, fragment: str) -> None:
+    contract = make_contract(n="integer", g="category", **({"one": "integer"} if column == "one" else {}))
+    table = make_table([(i, "abc"[i % 3]) for i in range(60)]).append_column("one", pa.array([1] * 60))
+    with pytest.raises(handoff.PipelineError, match=fragment):
+        split(table, contract, strategy, column=column)
+
+
+# Encoder
+
+
+def describe(**columns: str | dict[str, object]) -> list[dict[str, object]]:
+    base = {"missing": ["", "NA"], "true_values": ["yes"], "false_values": ["no"], "format": "iso"}
+    return [base | {"name": n} | (c if isinstance(c, dict) else {"kind": c}) for n, c in columns.items()]
+
+
+def fit(X: pd.DataFrame, y: list[float], target_means: list[str] = [], **columns: str) -> Pipeline:  # noqa: B006
+    encoder = build_encoder(describe(**columns), target_means, "regression", min_frequency=3, seed=0)
+    encoder.fit(X, pd.Series(y))
+    return encoder
+
+
+@pytest.mark.parametrize("missing", [1, 5], ids=["rarely-missing", "often-missing"])
+def test_codes_of_rare_unseen_and_missing_categories(missing: int) -> None:
+    X = pd.DataFrame({"c": ["a"] * 5 + ["b"] * 4 + ["rare1", "rare2", "rare2"] + [None] * missing})
+    encoder = fit(X, list(range(len(X))), c="category")
+    found = encoder.transform(pd.DataFrame({"c": ["a", "b", "rare1", "rare2", "new", None, "NA", ""]}))
+    assert found["category__c"].tolist() == [0, 1, 2, 2, -1, -2, -2, -2]
+
+
+def test_category_that_is_missing_for_the_first_time_counts_as_unseen() -> None:
+    encoder = fit(pd.DataFrame({"c": ["a", "b"] * 4}), list(range(8)), c="category")
+    assert encoder.transform(pd.DataFrame({"c": [None, "b"]}))["category__c"].tolist() == [-1, 1]
+
+
+def test_missing_numbers_get_the_median_of_the_train_rows_and_a_flag() -> None:
+    X = pd.DataFrame({"full": [1.0, 2.0, 9.0, 4.0], "gaps": [10.0, None, 30.0, 50.0]})
+    encoder = fit(X, [0, 1, 2, 3], full="number", gaps="number")
+    found = encoder.transform(pd.DataFrame({"full": [None, 7.0], "gaps": [None, 7.0]}))
+    assert found.to_dict("list") == {
+        "number__full": [3.0, 7.0],
+        "number__gaps": [30.0, 7.0],
+        "number__missingindicator_gaps": [1.0, 0.0],
+    }
+
+
+def test_dates_become_parts() -> None:
+    X = pd.DataFrame({"d": pd.to_datetime(["2024-02-29 13:45", "1970-01-02 00:00"])})
+    found = fit(X, [0, 1], d="datetime").transform(X).iloc[0].to_dict()
+    days = (datetime(2024, 2, 29, 13, 45) - datetime(1970, 1, 1)) / timedelta(days=1)
+    assert found == pytest.approx(
+        {
+            "date__d_year": 2024,
+            "date__d_month": 2,
+            "date__d_day": 29,
+            "date__d_weekday": 3,
+            "date__d_hour": 13,
+            "date__d_minute": 45,
+            "date__d_days": days,
+        }
+    )
+
+
+def test_target_means_of_train_rows_come_from_other_rows() -> None:
+    """With one row per level there are no other rows: the mean says nothing of the row's own target."""
+    X = pd.DataFrame({"c": [f"level {i}" for i in range(40)]})
+    y = pd.Series([0.0] * 20 + [100.0] * 20)
+    encoder = build_encoder(describe(c="category"), ["c"], "regression", min_frequency=1, seed=0)
+    train = encoder.fit_transform(X, y)["mean__c"]
+    assert abs(np.corrcoef(train, y)[0, 1]) < 0.5, "each row sees the mean of its fold's other rows"
+    assert train.nunique() == 5
+    assert np.corrcoef(encoder.transform(X)["mean__c"], y)[0, 1] > 0.99, "in contrast to a plain mean"
+
+
+def test_encoder_never_learns_from_test_rows(call_stage, run_copy: Path) -> None:
+    """The median of a column over the train rows alone is what stands for a missing value."""
+    raw = handoff.read_parquet(run_copy / "data" / "raw.parquet", "")[0].to_pandas()
+    processed = handoff.read_parquet(run_copy / "data" / "processed.parquet", "")[0].to_pandas()
+    encoder = joblib.load(run_copy / "data" / "encoder.pkl")
+    train = raw[(processed["split"] == "train").to_numpy()]
+    empty = train.head(1).assign(bill_length_mm=math.nan)
+    assert encoder.transform(empty)["number__bill_length_mm"].item() == train["bill_length_mm"].median()
+
+
+def test_columns_in_any_order_give_the_same_bytes() -> None:
+    X = pd.DataFrame({"n": [1.0, 2.0, None, 4.0], "c": list("abab"), "d": pd.to_datetime(["2024-01-01"] * 4)})
+    kinds = {"n": "number", "c": "category", "d": "datetime"}
+    pickles = []
+    for order in (["n", "c", "d"], ["d", "n", "c"], ["c", "extra", "d", "n"]):
+        encoder = fit(X.assign(extra="x")[order], [1, 2, 3, 4], **kinds)
+        buffer = io.BytesIO()
+        dump_pickle(encoder, buffer)
+        pickles.append(buffer.getvalue() + encoder.transform(X).to_numpy().tobytes())
+    assert len(set(pickles)) == 1
+
+
+def test_missing_column_is_named_with_its_near_name() -> None:
+    encoder = fit(pd.DataFrame({"weight": [1.0, 2.0]}), [1, 2], weight="number")
+    with pytest.raises(ValueError, match=r'column "weight" is missing.*Did you mean "wieght"'):
+        encoder.transform(pd.DataFrame({"wieght": [1.0]}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("number", "tall"),
+        ("number", "inf"),
+        ("number", math.inf),
+        ("number", "1_000"),
+        ("integer", "1.5"),
+        ("integer", 1.5),
+        ("boolean", "maybe"),
+        ("boolean", 7),
+        ("datetime", "29.02.2024"),
+        ("datetime", "20240229"),
+        ("datetime", 20240229),
+    ],
+)
+def test_value_of_another_kind_is_refused_with_column_row_and_value(kind: str, value: object) -> None:
+    caster = TypeCaster(describe(c=kind)).fit(pd.DataFrame({"c": []}))
+    with pytest.raises(ValueError, match=f'column "c" row 1: expects an? {kind.removesuffix("time")}, got'):
+        caster.transform(pd.DataFrame({"c": pd.Series([None, value], dtype=object)}))
+
+
+# No skew: the loader, a DataFrame that pandas read, and a request say the same of the same text
+
+TEXTS = {
+    "number": [
+        "1",
+        "-2.5",
+        "+3",
+        ".5",
+        "7.",
+        "1e5",
+        "1E-3",
+        "1_000",
+        "0x10",
+        "１２",
+        "inf",
+        "nan",
+        "1,5",
+        "1e400",
+        "--1",
+    ],
+    "integer": ["1", "-2", "+3", "3.0", "3.", "1.5", "1e5", "1_0", "٣", "9" * 18, "9" * 19, "007"],
+    "boolean": ["yes", "NO", "Yes", "y", "1", "0", "true", "ja"],
+    "datetime": [
+        "2024-02-29",
+        "2024-02-30",
+        "2024-02-29T13:45:00.5",
+        "2024-02-29 13:45+02:00",
+        "2024-02-29T13:45Z",
+        "20240229",
+        "2024-W09-4",
+        "29.02.2024",
+        "2024-2-9",
+        "24-02-29",
+        "2024-02-29T25:00",
+        "0001-01-01",
+        "0001-01-01T00:00+02:00",
+        "9999-12-31T23:59-01:00",
+    ],
+}
+texts_of = {
+    kind: st.one_of(st.sampled_from(texts), st.text("0123456789+-.eE_:TZ", max_size=20))
+    for kind, texts in TEXTS.items()
+}
+
+
+def load_text(text: str, column: Column) -> object:
+    cast = cast_column(pa.array([text], pa.string()), column, ["", "NA"])
+    return "refused" if cast.is_fault[0].as_py() else cast.values[0].as_py()
+
+
+def encode_text(text: object, kind: str) -> object:
+    try:
+        value = TypeCaster(describe(c=kind)).fit(None).transform(pd.DataFrame({"c": pd.Series([text], dtype=object)}))
+    except ValueError:
+        return "refused"
+    found = value["c"].iloc[0]
+    return None if pd.isna(found) else found
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(kind, text) for kind, texts in TEXTS.items() for text in [*texts, "", "NA"]]
+)
+def test_loader_and_saved_model_read_a_text_alike(kind: str, text: str) -> None:
+    column = Column(kind=kind, true_values=["yes"], false_values=["no"])
+    assert encode_text(text, kind) == load_text(text, column)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_loader_and_saved_model_read_any_text_alike(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(TEXTS)))
+    text = data.draw(texts_of[kind])
+    column = Column(kind=kind, true_values=["yes"], false_values=["no"])
+    assert encode_text(text, kind) == load_text(text, column)
+
+
+@quick
+@given(st.sampled_from(TEXTS["datetime"]) | st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat))
+def test_contract_reads_a_date_as_the_loader_does(text: str) -> None:
+    try:
+        expected: object = parse_datetime(text, "iso")
+    except ValueError:
+        expected = "refused"
+    assert load_text(text, Column(kind="datetime")) == expected
+
+
+values_of = {
+    "number": st.floats(-1e9, 1e9).map(lambda x: round(x, 3)),
+    "integer": st.integers(-(2**53), 2**53),
+    "boolean": st.booleans(),
+    "category": st.sampled_from(["a", "B", "ä", "x y", "a-1", "it's"]),
+    "datetime": st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)),
+}
+
+
+def to_text(value: object) -> str:
+    if value is None:
+        return "NA"
+    return (
+        {True: "yes", False: "no"}[value] if isinstance(value, bool) else getattr(value, "isoformat", value.__str__)()
+    )
+
+
+@quick
+@given(st.lists(st.fixed_dictionaries({k: st.none() | v for k, v in values_of.items()}), min_size=1, max_size=8))
+@example([{"number": None, "integer": 3, "boolean": None, "category": None, "datetime": None}])
+@example([{"number": 1.0, "integer": None, "boolean": True, "category": "a", "datetime": datetime(2024, 2, 29)}] * 2)
+def test_typed_columns_requests_and_pandas_give_the_same_features(rows: list[dict[str, object]]) -> None:
+    columns = {kind: Column(kind=kind) for kind in values_of}
+    types = pa.schema({name: arrow_type(column) for name, column in columns.items()})
+    typed = pa.Table.from_pylist(rows, schema=types).to_pandas()
+    requested = pd.DataFrame({n: pd.Series([row[n] for row in rows], dtype=object) for n in columns})
+    as_text = pd.DataFrame([{name: to_text(value) for name, value in row.items()} for row in rows])
+    csv = as_text.to_csv(index=False)
+    caster = TypeCaster(describe(**{kind: kind for kind in values_of})).fit(None)
+    expected = caster.transform(typed)
+    for other in (
+        requested,
+        pd.read_csv(io.StringIO(csv)),
+        pd.read_csv(io.StringIO(csv), dtype=str, keep_default_na=False),
+    ):
+        pd.testing.assert_frame_equal(caster.transform(other), expected)

@@ -1,14 +1,14 @@
-"""Split data/raw.parquet, fit the encoder on the train rows, and write data/processed.parquet and data/encoder.pkl.
+"""Split data/raw.parquet, look for leaks, fit the encoder on the train rows, and encode.
 
-`processed.parquet` holds row_id (the row's place in raw.parquet), split (train or test), the encoded features and the
-target.
+Writes data/processed.parquet, data/encoder.pkl and data/leaks.json. `processed.parquet` holds row_id (the row's place
+in raw.parquet), split (train or test), the encoded features and the target.
 
     python data_ingestion/data_preprocessor.py --split hash --test-size 0.2
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sklearn.pipeline import Pipeline
 
+    from data_ingestion.leaks import Finding
+
 LIBRARIES = ("pyarrow", "numpy", "pandas", "scikit-learn")
 
 
@@ -41,6 +43,27 @@ class PreprocessParams(StageParams):
     test_size: float = Field(0.2, gt=0, lt=1, description="share of test rows")
     min_frequency: int = Field(5, ge=1, description="categories with fewer train rows share one code")
     max_levels: int = Field(50, ge=1, le=250, description="categories with more levels become target means")
+    strict: bool = Field(False, description="stop at a sign that the target has leaked into the features")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The outcome of this stage.
+
+    Parameters
+    ----------
+    table : row_id, split, the encoded features and the target of every row
+    encoder : fitted on the train rows
+    target_means : the categories that became target means
+    leaks : what looks like a leak
+    rows : how many train and how many test
+    """
+
+    table: "pa.Table"
+    encoder: "Pipeline"
+    target_means: list[str]
+    leaks: "list[Finding]"
+    rows: dict[str, int]
 
 
 def describe_features(contract: Contract) -> list[dict[str, object]]:
@@ -99,8 +122,53 @@ def encode_rows(encoder: "Pipeline", table: "pa.Table", contract: Contract, is_t
     )
 
 
+def prepare_rows(raw: "pa.Table", contract: Contract, params: PreprocessParams) -> Prepared:
+    """Split the rows, look for leaks, and encode."""
+    import pandas as pd
+
+    from data_ingestion.encoder import build_encoder
+    from data_ingestion.leaks import find_leaks
+    from data_ingestion.splitter import split_rows
+
+    is_test = pd.Series(split_rows(raw, contract, params.split, params.test_size, params.seed, params.split_column))
+    frame = raw.to_pandas()
+    target_means = find_target_means(frame[~is_test], contract, params.max_levels)
+    encoder = build_encoder(describe_features(contract), target_means, contract.task, params.min_frequency, params.seed)
+    return Prepared(
+        table=encode_rows(encoder, raw, contract, is_test),
+        encoder=encoder,
+        target_means=target_means,
+        leaks=find_leaks(frame, contract, is_test.to_numpy(), params.seed),
+        rows={"train": int((~is_test).sum()), "test": int(is_test.sum())},
+    )
+
+
+def check_leaks(leaks: "Sequence[Finding]", strict: bool) -> None:
+    """Raise when there are findings and nobody is to go on with them."""
+    if leaks and strict:
+        more = f" (+{len(leaks) - 1} more)" if len(leaks) > 1 else ""
+        raise PipelineError(
+            f"--strict stops at a sign of a leak: {leaks[0].message}{more}. To go on, {leaks[0].action}; or leave out "
+            "--strict."
+        )
+
+
+def describe_rows(prepared: Prepared, contract: Contract, params: PreprocessParams) -> list[str]:
+    """Return the lines that tell what was done."""
+    lines = [
+        f"split {params.split}: {prepared.rows['train']:,} train and {prepared.rows['test']:,} test rows",
+        f"  {len(contract.features)} features became {prepared.table.num_columns - 3} encoded columns",
+    ]
+    if prepared.target_means:
+        names = contracts.join_names(prepared.target_means)
+        lines.append(f"  more than {params.max_levels} levels, so target means: {names}")
+    for finding in prepared.leaks:
+        lines += [f"  leak? {finding.message}", f"        {finding.action}"]
+    return lines
+
+
 def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
-    """Read raw.parquet, split and encode it, and write the two outputs together."""
+    """Read raw.parquet, split and encode it, and write the outputs together."""
     contract, _ = contracts.read_contract(workspace.schema)
     lineage = Lineage(
         stage="data_preprocessor",
@@ -111,29 +179,22 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
     if params.if_changed and files.is_current(workspace.processed, lineage):
         print("data/processed.parquet is up to date with data/raw.parquet")
         return
-    import pandas as pd
-
-    from data_ingestion.encoder import build_encoder
     from data_ingestion.pickling import dump_pickle
-    from data_ingestion.splitter import split_rows
 
     raw, made_by = files.read_parquet(workspace.raw, contracts.LOADER)
     contracts.check_raw(workspace.raw, raw.column_names, made_by, contract)
-    is_test = pd.Series(split_rows(raw, contract, params.split, params.test_size, params.seed, params.split_column))
-    X_train = raw.select(list(contract.features)).to_pandas()[~is_test]
-    target_means = find_target_means(X_train, contract, params.max_levels)
-    encoder = build_encoder(describe_features(contract), target_means, contract.task, params.min_frequency, params.seed)
-    processed = encode_rows(encoder, raw, contract, is_test)
-    rows = {**made_by.rows, "train": int((~is_test).sum()), "test": int(is_test.sum())}
+    prepared = prepare_rows(raw, contract, params)
+    check_leaks(prepared.leaks, params.strict)
     with files.commit() as commit:
-        digest = commit.write(workspace.encoder, lambda file: dump_pickle(encoder, file))
-        lineage = replace(lineage, outputs={"encoder.pkl": digest}, rows=rows)
-        commit.write_parquet(workspace.processed, processed, lineage)
-    print(f"split {params.split}: {rows['train']:,} train and {rows['test']:,} test rows")
-    print(f"  {len(contract.features)} features became {processed.num_columns - 3} encoded columns")
-    if target_means:
-        print(f"  more than {params.max_levels} levels, so target means: {contracts.join_names(target_means)}")
-    print(f"wrote data/processed.parquet ({processed.num_rows:,} rows), data/encoder.pkl")
+        findings = {"findings": [finding.to_dict() for finding in prepared.leaks]}
+        outputs = {
+            "encoder.pkl": commit.write(workspace.encoder, lambda file: dump_pickle(prepared.encoder, file)),
+            "leaks.json": commit.write_json(workspace.leaks, findings),
+        }
+        lineage = replace(lineage, outputs=outputs, rows={**made_by.rows, **prepared.rows})
+        commit.write_parquet(workspace.processed, prepared.table, lineage)
+    print("\n".join(describe_rows(prepared, contract, params)))
+    print(f"wrote data/processed.parquet ({prepared.table.num_rows:,} rows), data/encoder.pkl, data/leaks.json")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -48,6 +48,11 @@ class Workspace:
         return self.root / "data" / "encoder.pkl"
 
     @property
+    def leaks(self) -> Path:
+        """What looks like a leak of the target."""
+        return self.root / "data" / "leaks.json"
+
+    @property
     def models(self) -> Path:
         """The folder that the API watches: the saved model and its metrics."""
         return self.root / "models"

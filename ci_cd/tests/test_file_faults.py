@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from small_runs import assert_refused, edit_schema, snapshot
 
 HEADER = "size,color,day,code,price"
 ROWS = 200
@@ -30,18 +31,6 @@ def lines(**replaced: str) -> list[str]:
 
 def encode(content: list[str], newline: str = "\n", encoding: str = "utf-8") -> bytes:
     return (newline.join(content) + newline).encode(encoding)
-
-
-def snapshot(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
-def assert_refused(done: "subprocess.CompletedProcess[str]", *fragments: str, code: int = 2) -> None:
-    assert done.returncode == code, done.stdout + done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1, "one line, no traceback"
-    for fragment in fragments:
-        assert fragment in done.stderr
 
 
 @pytest.fixture
@@ -351,8 +340,3 @@ def test_value_out_of_range_is_kept_and_said_or_set_aside_as_the_contract_says(l
     load(encode(lines(L5="900,red,2024-01-01,107,12")))
     (row,) = pq.read_table(root / "data" / "rejected.parquet").to_pylist()
     assert row["reason"] == 'column "size" expects 0.0 to 49.75, got "900"'
-
-
-def edit_schema(root: Path, old: str, new: str) -> None:
-    path = root / "data" / "schema.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")

@@ -9,7 +9,7 @@ import joblib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_file_faults import assert_refused, snapshot
+from small_runs import assert_refused, snapshot
 
 from data_ingestion import handoff
 

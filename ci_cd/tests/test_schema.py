@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_file_faults import assert_refused, edit_schema, snapshot
+from small_runs import assert_refused, edit_schema, snapshot
 
 from data_ingestion import csv_reader
 from data_ingestion import schema as contracts

@@ -3,6 +3,7 @@
 They take the encoded columns of processed.parquet, whose names say what made them: `category__` columns hold codes.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Strategy, Task
 
 Metric = Literal["rmse", "roc_auc", "log_loss"]
@@ -114,18 +116,29 @@ def build_folds(
     n_folds : how many
     seed : for the shuffling
     order : (n_rows,) the group or the time of each row, for those strategies
+
+    Raises
+    ------
+    PipelineError : the rows are too few for that many folds, or hold one group
     """
     positions = np.arange(len(y))
     if strategy == "group" and order is not None:
-        n_folds = min(n_folds, len(set(order)))
-        return list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(positions, y, order))
+        groups, names = pd.factorize(order, use_na_sentinel=False)  # no group is a group too, as in the split
+        if len(names) < 2:
+            raise PipelineError("the train rows hold one group, and folds need two. Choose another --split.")
+        return list(GroupKFold(min(n_folds, len(names)), shuffle=True, random_state=seed).split(positions, y, groups))
+    needed = n_folds + 1 if strategy == "time" else n_folds
+    if len(y) < needed:
+        raise PipelineError(f"--folds {n_folds} needs at least {needed} train rows, got {len(y)}. Lower --folds.")
     if strategy == "time" and order is not None:
         by_time = np.argsort(order, kind="stable")
         return [(by_time[fit], by_time[check]) for fit, check in TimeSeriesSplit(n_folds).split(positions)]
     if task == "regression":
         return list(KFold(n_folds, shuffle=True, random_state=seed).split(positions))
     n_folds = max(2, min(n_folds, int(y.value_counts().min())))
-    return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(positions, y))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # of one row: it is in one of the two folds
+        return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(positions, y))
 
 
 def cross_validate(

@@ -1,0 +1,256 @@
+"""Training: what is compared, what is chosen, that it is the same every time, and what is done again when."""
+
+import json
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from small_runs import PIPELINE, assert_refused, build_columns, run_stages, snapshot, write_csv
+
+from data_ingestion import handoff
+from models import artifact
+from models.candidates import build_folds
+
+TASKS = ("regression", "binary", "multiclass")
+TRAINING = ("load", "preprocess", "train")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One root per task, up to training."""
+    roots = {}
+    for task in TASKS:
+        folder = tmp_path_factory.mktemp(task)
+        source = write_csv(folder / "my.csv", build_columns(task))
+        run_stages(folder / "root", source, "target", TRAINING)
+        roots[task] = folder / "root"
+    return roots
+
+
+def read_metrics(root: Path) -> dict[str, dict[str, object]]:
+    return json.loads((root / "models" / "metrics.json").read_bytes())
+
+
+def read_train_rows(root: Path) -> tuple[pd.DataFrame, pd.Series]:
+    table = pd.read_parquet(root / "data" / "processed.parquet")
+    train = table[table["split"] == "train"]
+    return train.drop(columns=["row_id", "split", "target"]), train["target"]
+
+
+def scores_of(root: Path, name: str) -> list[float]:
+    (row,) = (row for row in read_metrics(root)["train"]["leaderboard"] if row["name"] == name)
+    assert row["mean"] == pytest.approx(np.mean(row["folds"]))
+    assert row["standard_error"] == pytest.approx(np.std(row["folds"], ddof=1) / len(row["folds"]) ** 0.5)
+    return row["folds"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_saved_model_answers_raw_rows_for_every_task(trained: dict[str, Path], tmp_path: Path, task: str) -> None:
+    metrics, models = read_metrics(trained[task]), trained[task] / "models"
+    manifest = json.loads((models / "saved_model.json").read_bytes())
+    assert (metrics["task"], manifest["task"], manifest["target"]) == (task, task, "target")
+    assert metrics["model_version"] == manifest["model_version"]
+    X = pd.DataFrame({"width": [0.5, 9.5], "color": ["blue", "red"]})
+    low, high = joblib.load(models / "saved_model.pkl").predict(X)
+    expected = {"binary": ("low", "high"), "multiclass": ("a", "c")}
+    if task == "regression":
+        assert (low, high) == pytest.approx((0.5, 12.5), abs=1.5)
+    else:
+        assert (low, high) == expected[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_candidate_beats_the_dummy(trained: dict[str, Path], task: str) -> None:
+    leaderboard = read_metrics(trained[task])["train"]["leaderboard"]
+    assert {row["name"] for row in leaderboard} == {"dummy", "linear", "boosting"}
+    assert leaderboard[-1]["name"] == "dummy"
+    assert read_metrics(trained[task])["train"]["chosen"] == leaderboard[0]["name"]
+
+
+def test_dummy_of_a_regression_scores_as_computed_by_hand(trained: dict[str, Path]) -> None:
+    _, y = read_train_rows(trained["regression"])
+    values = y.to_numpy()
+    folds = KFold(3, shuffle=True, random_state=42).split(values)
+    expected = [np.sqrt(np.mean((values[check] - values[fit].mean()) ** 2)) for fit, check in folds]
+    assert scores_of(trained["regression"], "dummy") == pytest.approx(expected)
+
+
+def test_dummy_of_two_classes_ranks_like_a_coin(trained: dict[str, Path]) -> None:
+    assert scores_of(trained["binary"], "dummy") == [0.5] * 3
+
+
+def test_dummy_of_three_classes_scores_as_computed_by_hand(trained: dict[str, Path]) -> None:
+    _, y = read_train_rows(trained["multiclass"])
+    labels = y.to_numpy()
+    folds = StratifiedKFold(3, shuffle=True, random_state=42).split(labels, labels)
+    expected = [-np.mean([np.log(np.mean(labels[fit] == label)) for label in labels[check]]) for fit, check in folds]
+    assert scores_of(trained["multiclass"], "dummy") == pytest.approx(expected)
+
+
+def test_linear_model_scores_as_scikit_learn_does_alone(tmp_path: Path) -> None:
+    columns = build_columns("regression")
+    source = write_csv(tmp_path / "my.csv", {"width": columns["width"], "target": columns["target"]})
+    run_stages(tmp_path / "root", source, "target", TRAINING)
+    X, y = read_train_rows(tmp_path / "root")
+    linear = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-3, 3, 13)))
+    folds = KFold(3, shuffle=True, random_state=42)
+    expected = -cross_val_score(linear, X, y, cv=folds, scoring="neg_root_mean_squared_error")
+    assert scores_of(tmp_path / "root", "linear") == pytest.approx(expected)
+
+
+def test_boosting_is_chosen_where_a_line_cannot_do(tmp_path: Path) -> None:
+    a = [i * 37 % 100 / 100 for i in range(300)]
+    b = [i * 61 % 97 / 97 for i in range(300)]
+    xor = [10 * ((x > 0.5) != (y > 0.5)) + i % 7 / 10 for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    source = write_csv(tmp_path / "my.csv", {"a": a, "b": b, "target": xor})
+    run_stages(tmp_path / "root", source, "target", TRAINING)
+    assert read_metrics(tmp_path / "root")["train"]["chosen"] == "boosting"
+
+
+# The same every time
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_same_input_and_seed_give_the_same_bytes(trained: dict[str, Path], tmp_path: Path, task: str) -> None:
+    again = tmp_path / "again"
+    run_stages(again, trained[task].parent / "my.csv", "target", TRAINING)
+    assert snapshot(again) == snapshot(trained[task])
+
+
+def test_another_seed_is_another_model(trained: dict[str, Path], tmp_path: Path) -> None:
+    source = trained["regression"].parent / "my.csv"
+    run_stages(tmp_path / "root", source, "target", TRAINING, train=["--folds", 3, "--seed", 1])
+    assert read_metrics(tmp_path / "root")["model_version"] != read_metrics(trained["regression"])["model_version"]
+
+
+def test_if_changed_does_again_what_changed_and_what_follows_from_it(call_stage, tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "my.csv", build_columns("regression"))
+    flags = {
+        "load": ["--source", source, "--target", "target"],
+        "preprocess": [],
+        "train": ["--folds", 2],
+        "evaluate": ["--resamples", 100],
+    }
+
+    def run_changed(**changes: list[object]) -> list[str]:
+        """Run the pipeline; return the stages that did something."""
+        done = {s: call_stage(s, tmp_path / "root", "--if-changed", *flags[s], *changes.get(s, [])) for s in PIPELINE}
+        assert not any(result.returncode for result in done.values())
+        return [stage for stage, result in done.items() if "up to date" not in result.stdout]
+
+    assert run_changed() == ["load", "preprocess", "train", "evaluate"]
+    before = snapshot(tmp_path / "root")
+    assert run_changed() == []
+    assert snapshot(tmp_path / "root") == before
+    assert run_changed(evaluate=["--confidence", 0.9]) == ["evaluate"]
+    assert run_changed(train=["--seed", 1]) == ["train", "evaluate"]
+    assert run_changed(preprocess=["--test-size", 0.3]) == ["preprocess", "train", "evaluate"]
+    (tmp_path / "root" / "data" / "encoder.pkl").unlink()
+    assert run_changed(preprocess=["--test-size", 0.3], train=["--seed", 1]) == ["preprocess", "train", "evaluate"]
+    (tmp_path / "root" / "evaluation" / "report.html").unlink()
+    assert run_changed(preprocess=["--test-size", 0.3], train=["--seed", 1]) == ["evaluate"]
+    write_csv(tmp_path / "my.csv", build_columns("regression", 130))
+    assert run_changed() == ["load", "preprocess", "train", "evaluate"]
+
+
+# Folds
+
+
+def test_group_folds_keep_groups_whole() -> None:
+    groups = np.array([f"patient {i % 7}" for i in range(50)], dtype=object)
+    folds = build_folds("regression", "group", pd.Series(range(50)), 3, 0, groups)
+    assert len(folds) == 3
+    for fit, check in folds:
+        assert set(groups[fit]).isdisjoint(groups[check])
+    assert sorted(np.concatenate([check for _, check in folds])) == list(range(50))
+
+
+def test_time_folds_validate_on_what_comes_later() -> None:
+    times = np.array([(i * 7) % 50 for i in range(50)], dtype=object)
+    for fit, check in build_folds("regression", "time", pd.Series(range(50)), 4, 0, times):
+        assert max(times[fit]) < min(times[check])
+
+
+@pytest.mark.parametrize("strategy", ["group", "time"])
+def test_training_follows_the_split(call_stage, tmp_path: Path, strategy: str) -> None:
+    columns = build_columns("regression")
+    columns["visit"] = [f"2024-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(120)]
+    columns["clinic"] = ["NA" if i % 20 == 0 else f"clinic {i % 9}" for i in range(120)]
+    source = write_csv(tmp_path / "my.csv", columns)
+    column = {"group": "clinic", "time": "visit"}[strategy]
+    run_stages(
+        tmp_path / "root",
+        source,
+        "target",
+        TRAINING,
+        preprocess=["--split", strategy, "--split-column", column, "--test-size", 0.4],
+    )
+    assert len(read_metrics(tmp_path / "root")["train"]["leaderboard"][0]["folds"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "train_flags", "fragment"),
+    [
+        ([], ["--folds", 50], "--folds 50 needs at least 50 train rows"),
+        (["--split", "group", "--split-column", "half"], [], "one group"),
+        (
+            ["--split", "time", "--split-column", "width", "--test-size", 0.9],
+            ["--folds", 4],
+            "--folds 4 needs at least 5",
+        ),
+    ],
+    ids=["more-folds-than-rows", "one-group", "time"],
+)
+def test_too_few_rows_for_the_folds_are_refused(
+    call_stage, tmp_path: Path, flags: list[object], train_flags: list[object], fragment: str
+) -> None:
+    columns = build_columns("regression", 30)
+    columns["half"] = ["first" if i < 15 else "second" for i in range(30)]
+    source = write_csv(tmp_path / "my.csv", columns)
+    run_stages(tmp_path / "root", source, "target", ["load"])
+    for seed in range(40):  # until the seed puts one of the two groups on either side
+        done = call_stage("preprocess", tmp_path / "root", "--seed", seed, *flags)
+        if done.returncode == 0:
+            break
+    assert_refused(call_stage("train", tmp_path / "root", *train_flags), fragment)
+    assert not (tmp_path / "root" / "models" / "saved_model.pkl").exists()
+
+
+def test_class_with_one_train_row_does_not_stop_training(tmp_path: Path) -> None:
+    columns = build_columns("multiclass")
+    columns["target"][7] = "rare"
+    for seed in (1, 2, 3):
+        root = tmp_path / str(seed)
+        source = write_csv(tmp_path / "my.csv", columns)
+        run_stages(root, source, "target", TRAINING, preprocess=["--seed", seed])
+        if "rare" in set(read_train_rows(root)[1]):
+            break
+    assert json.loads((root / "models" / "saved_model.json").read_bytes())["classes"] == ["a", "b", "c", "rare"]
+
+
+# What is saved
+
+
+def test_golden_rows_are_checked_before_a_model_is_used(trained: dict[str, Path], tmp_path: Path) -> None:
+    manifest = json.loads((trained["regression"] / "models" / "saved_model.json").read_bytes())
+    manifest["golden"]["predictions"][0] += 0.001
+    (tmp_path / "saved_model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (tmp_path / "saved_model.pkl").write_bytes((trained["regression"] / "models" / "saved_model.pkl").read_bytes())
+    with pytest.raises(handoff.PipelineError, match="no longer answers its golden rows"):
+        artifact.load_model(tmp_path)
+
+
+def test_pickle_holds_no_class_of_main(run_copy: Path) -> None:
+    assert b"__main__" not in (run_copy / "models" / "saved_model.pkl").read_bytes()
+
+
+def test_rows_with_unseen_categories_and_missing_values_are_answered(trained: dict[str, Path]) -> None:
+    model = artifact.load_model(trained["regression"] / "models")
+    answers = model.predict([{"width": None, "color": "mauve"}, {}, {"width": 3, "color": None}])
+    assert np.isfinite(answers.values).all()

@@ -14,6 +14,8 @@ from data_ingestion.schema import ISO, Column, parse_datetime, read_bounds
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 INTEGER = r"^[+-]?\d{1,18}(\.0*)?$"
+# What Arrow casts just as Python reads it: no year 0, no offset, no week dates.
+PLAIN_ISO = r"^(\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?$"
 TIMESTAMP = pa.timestamp("us")  # UTC, by the contract
 
 
@@ -96,6 +98,19 @@ def _cast_words(texts: pa.Array, true: list[str], false: list[str]) -> pa.Array:
 
 def _cast_datetimes(texts: pa.Array, format: str) -> pa.Array:
     """Cast to UTC timestamps; null where the text is of another format or names no moment."""
+    if format != ISO:
+        return _parse_each(texts, format)
+    plain = _keep_matching(texts, PLAIN_ISO)
+    try:
+        values = plain.cast(TIMESTAMP)
+    except pa.ArrowInvalid:  # one of them names no moment, and Arrow does not say which
+        return _parse_each(texts, format)
+    rest = pc.if_else(pc.is_valid(plain), pa.scalar(None, pa.string()), texts)
+    return values if rest.null_count == len(rest) else pc.coalesce(values, _parse_each(rest, format))
+
+
+def _parse_each(texts: pa.Array, format: str) -> pa.Array:
+    """Parse the distinct texts one by one."""
     encoded = texts.dictionary_encode()
     moments: list[datetime | None] = []
     for text in encoded.dictionary.to_pylist():

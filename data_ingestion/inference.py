@@ -21,6 +21,7 @@ from data_ingestion.schema import ISO, MISSING, WHOLE_FILE, Column, Contract, Ki
 MAX_CATEGORIES_LISTED = 1000
 MAX_INTEGER_CLASSES = 10
 MIN_ROWS_FOR_ID = 20
+SNIFFED_VALUES = 1000
 BOOLEAN_WORDS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 DATE_FORMATS = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 # A slash date is read only when no value fits both orders: 03/04/2024 is the 3rd of April or the 4th of March.
@@ -155,11 +156,21 @@ def _find_date_format(present: pa.Array, allowed: float) -> str | None:
     if len(present) - _count(present, r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}") > allowed:
         return None
     fitting = []
-    for format in (ISO, *DATE_FORMATS, *SLASH_FORMATS):
+    for format in _list_likely_formats(present.slice(0, SNIFFED_VALUES)):
         cast = cast_column(present, Column(kind="datetime", format=format), [])
         if pc.sum(cast.is_fault).as_py() <= allowed:
             fitting.append(format)
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _list_likely_formats(sample: pa.Array) -> list[str]:
+    """Return the formats that read at least half of a few values; only they are worth trying on all."""
+    likely = []
+    for format in (ISO, *DATE_FORMATS, *SLASH_FORMATS):
+        cast = cast_column(sample, Column(kind="datetime", format=format), [])
+        if 2 * pc.sum(cast.is_fault).as_py() <= len(sample):
+            likely.append(format)
+    return likely
 
 
 def _find_uselessness(name: str, kind: Kind, values: pa.Array) -> str | None:

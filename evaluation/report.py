@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import (
@@ -42,11 +44,14 @@ def draw_figures(model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int) ->
     seed : decides which rows are drawn and how columns are permuted
     """
     y = y.reset_index(drop=True)
-    if model.manifest.task == "regression":
-        figures = _draw_regression(model, X, y, seed)
-    else:
-        figures = _draw_classification(model, X, y)
-    return figures | {"permutation_importance": _draw_importance(model, X, y, seed)}
+    # Names come from the data: a $ begins no formula, and a letter that the font lacks is drawn as a box.
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        if model.manifest.task == "regression":
+            figures = _draw_regression(model, X, y, seed)
+        else:
+            figures = _draw_classification(model, X, y)
+        return figures | {"permutation_importance": _draw_importance(model, X, y, seed)}
 
 
 def _new_axes(width: float = 5.2, height: float = 4.2) -> tuple[Figure, "Axes"]:

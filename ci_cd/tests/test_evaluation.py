@@ -1,0 +1,268 @@
+"""Evaluation: figures against independent ones, honest intervals, the parity check, and a report safe to open."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+from small_runs import assert_refused, build_columns, run_stages, snapshot, write_csv
+
+from data_ingestion import handoff
+from evaluation.evaluate_model import check_parity
+from evaluation.metrics import bootstrap_intervals, compute_scores, predict_dummy, to_arrays
+from models import artifact
+from models.artifact import Predictions
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One finished root per task."""
+    roots = {}
+    for task in ("regression", "binary", "multiclass"):
+        folder = tmp_path_factory.mktemp(task)
+        run_stages(folder / "root", write_csv(folder / "my.csv", build_columns(task)), "target")
+        roots[task] = folder / "root"
+    return roots
+
+
+def read_test(root: Path) -> dict[str, object]:
+    return json.loads((root / "models" / "metrics.json").read_bytes())["test"]
+
+
+def read_test_rows(root: Path) -> pd.DataFrame:
+    table = pd.read_parquet(root / "data" / "processed.parquet")
+    return pd.read_csv(root.parent / "my.csv").iloc[table.loc[table["split"] == "test", "row_id"]]
+
+
+# Figures
+
+
+def test_figures_of_a_regression_by_hand() -> None:
+    scores = compute_scores("regression", np.array([1.0, 2.0, 3.0, 6.0]), np.array([1.0, 3.0, 3.0, 4.0]))
+    assert scores == pytest.approx({"mse": 5 / 4, "mae": 3 / 4, "rmse": math.sqrt(5 / 4), "r2": 1 - 5 / 14})
+
+
+def test_figures_of_two_classes_by_hand() -> None:
+    """Answers: 0, 1, 1, 1, 0. Of the 6 pairs of a positive and a negative, 4 are in order."""
+    positive = np.array([0.1, 0.6, 0.8, 0.7, 0.4])
+    scores = compute_scores("binary", np.array([0, 0, 1, 1, 1]), np.column_stack([1 - positive, positive]))
+    expected = {
+        "accuracy": 3 / 5,
+        "balanced_accuracy": (1 / 2 + 2 / 3) / 2,
+        "f1": 2 * 2 / (3 + 3),
+        "roc_auc": 5 / 6,
+        "average_precision": (1 / 1 + 2 / 2 + 3 / 4) / 3,
+        "log_loss": -np.mean(np.log([0.9, 0.4, 0.8, 0.7, 0.4])),
+    }
+    assert scores == pytest.approx(expected)
+
+
+def test_figures_of_three_classes_by_hand() -> None:
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]])
+    scores = compute_scores("multiclass", np.array([0, 1, 2, 2]), probabilities)
+    assert scores["accuracy"] == 3 / 4
+    assert scores["balanced_accuracy"] == pytest.approx((1 + 1 + 1 / 2) / 3)
+    assert scores["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert scores["log_loss"] == pytest.approx(-np.mean(np.log([0.8, 0.6, 0.3, 0.7])))
+    assert scores["roc_auc"] == pytest.approx((1 + 1 + 1) / 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([2, 3, 5]), st.integers(12, 40))
+def test_figures_of_classes_equal_scikit_learns(data: st.DataObject, n_classes: int, n_rows: int) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    y_true = np.concatenate([np.arange(n_classes), rng.integers(0, n_classes, n_rows)])
+    y_pred = rng.dirichlet(np.ones(n_classes), len(y_true))
+    answers, task = y_pred.argmax(axis=1), "binary" if n_classes == 2 else "multiclass"
+    one_hot, average = np.eye(n_classes)[y_true], "binary" if n_classes == 2 else "macro"
+    scores = compute_scores(task, y_true, y_pred)
+    expected = {
+        "accuracy": sk.accuracy_score(y_true, answers),
+        "balanced_accuracy": sk.balanced_accuracy_score(y_true, answers),
+        "f1": sk.f1_score(y_true, answers, average=average, zero_division=0.0),
+        "roc_auc": np.mean([sk.roc_auc_score(one_hot[:, c], y_pred[:, c]) for c in range(n_classes)]),
+        "average_precision": sk.average_precision_score(y_true, y_pred[:, 1])
+        if n_classes == 2
+        else np.mean([sk.average_precision_score(one_hot[:, c], y_pred[:, c]) for c in range(n_classes)]),
+        "log_loss": sk.log_loss(y_true, y_pred),
+    }
+    assert scores == pytest.approx(expected)
+
+
+def test_figures_that_the_rows_leave_undefined_are_none() -> None:
+    one_class = compute_scores("binary", np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]))
+    assert (one_class["roc_auc"], one_class["average_precision"], one_class["accuracy"]) == (None, None, 0.5)
+    assert compute_scores("regression", np.array([2.0]), np.array([3.0]))["r2"] is None
+
+
+def test_class_that_only_the_test_rows_hold_counts_as_wrong() -> None:
+    known = Predictions(["a", "a", "b"], np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]))
+    y_true, y_pred = to_arrays(pd.Series(["a", "new", "b"]), known, ["a", "b"])
+    scores = compute_scores("multiclass", y_true, y_pred)
+    assert scores["accuracy"] == 2 / 3
+    assert scores["balanced_accuracy"] == pytest.approx((1 + 1 + 0) / 3)
+    assert scores["f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert scores["log_loss"] > 10
+
+
+def test_new_class_among_the_test_rows_is_evaluated_to_the_end(tmp_path: Path) -> None:
+    columns = build_columns("binary")
+    columns["when"] = list(range(1000, 1120))
+    columns["target"][-4:] = ["never seen"] * 4
+    source = write_csv(tmp_path / "my.csv", columns)
+    run_stages(tmp_path / "root", source, "target", preprocess=["--split", "time", "--split-column", "when"])
+    test = read_test(tmp_path / "root")
+    assert test["rows"] == 24
+    assert test["accuracy"] <= 20 / 24
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_metrics_are_those_of_the_saved_model_on_the_test_rows(evaluated: dict[str, Path], task: str) -> None:
+    root = evaluated[task]
+    rows, test = read_test_rows(root), read_test(root)
+    pipeline = joblib.load(root / "models" / "saved_model.pkl")
+    y, answers = rows["target"].to_numpy(), pipeline.predict(rows)
+    assert test["rows"] == len(rows) > 15
+    if task == "regression":
+        assert test["rmse"] == pytest.approx(np.sqrt(np.mean((y - answers) ** 2)))
+        assert test["mae"] == pytest.approx(np.mean(np.abs(y - answers)))
+        assert test["r2"] == pytest.approx(1 - np.mean((y - answers) ** 2) / np.var(y))
+    else:
+        assert test["accuracy"] == pytest.approx(np.mean(y == answers))
+        assert test["log_loss"] == pytest.approx(sk.log_loss(y, pipeline.predict_proba(rows)))
+
+
+def test_dummy_ignores_its_input() -> None:
+    y_train = pd.Series([1.0, 2.0, 6.0])
+    assert predict_dummy("regression", y_train, 2).values == [3.0, 3.0]
+    classes = predict_dummy("multiclass", pd.Series(["b", "a", "c", "b"]), 2)
+    assert classes.probabilities.tolist() == [[0.25, 0.5, 0.25]] * 2
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_model_is_better_than_the_dummy_and_says_by_how_much(evaluated: dict[str, Path], task: str) -> None:
+    test, figure = read_test(evaluated[task]), "rmse" if task == "regression" else "log_loss"
+    assert test[figure] < test["dummy"][figure] / 2
+
+
+# Intervals
+
+
+def intervals(n_rows: int, confidence: float = 0.95, seed: int = 0) -> dict[str, list[float]]:
+    rng = np.random.default_rng(5)
+    y_true = rng.normal(size=n_rows)
+    y_pred = y_true + rng.normal(size=n_rows)
+    return bootstrap_intervals("regression", y_true, y_pred, 200, confidence, seed, lambda done: None)
+
+
+def width(bounds: Sequence[float]) -> float:
+    return bounds[1] - bounds[0]
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_intervals_hold_the_point_estimate(evaluated: dict[str, Path], task: str) -> None:
+    test = read_test(evaluated[task])
+    assert len(test["intervals"]) >= 4
+    for name, (low, high) in test["intervals"].items():
+        assert low <= test[name] <= high, name
+
+
+def test_intervals_narrow_as_the_square_root_of_the_rows() -> None:
+    narrowing = width(intervals(50)["mae"]) / width(intervals(5000)["mae"])
+    assert 6 < narrowing < 16, "a hundred times the rows, a tenth of the width"
+
+
+def test_interval_of_a_mean_is_that_of_the_central_limit_theorem() -> None:
+    """The mean absolute error is a mean of |N(0, 1)|, whose variance is 1 - 2/pi."""
+    expected = 2 * 1.96 * math.sqrt((1 - 2 / math.pi) / 2000)
+    assert width(intervals(2000)["mae"]) == pytest.approx(expected, rel=0.2)
+
+
+def test_intervals_widen_with_confidence_and_depend_on_the_seed_alone() -> None:
+    assert width(intervals(200, 0.99)["mae"]) > width(intervals(200, 0.8)["mae"])
+    assert intervals(200) == intervals(200)
+    assert intervals(200) != intervals(200, seed=1)
+
+
+# Parity
+
+
+def test_parity_names_the_first_row_that_differs() -> None:
+    answers = {"this way": Predictions([1.0, 2.0, 3.0]), "that way": Predictions([1.0, 2.5, 3.0000001])}
+    with pytest.raises(handoff.PipelineError) as err:
+        check_parity(answers)
+    assert "skew in 2 of 3 test rows" in str(err.value)
+    assert "(test row 1) the this way gives 2.0, the that way gives 2.5" in str(err.value)
+
+
+def test_parity_looks_at_probabilities_not_only_at_labels() -> None:
+    one, other = (Predictions(["a"], np.array([[p, 1 - p]])) for p in (0.9, 0.8))
+    with pytest.raises(handoff.PipelineError, match="skew in 1 of 1 test rows"):
+        check_parity({"this way": one, "that way": other})
+
+
+def test_encoder_that_does_not_belong_to_the_estimator_is_caught(call_stage, run_copy: Path) -> None:
+    """A model whose own golden rows agree, yet whose encoder is not the one that made processed.parquet."""
+    model = artifact.load_model(run_copy / "models")
+    ordinal = model.pipeline.named_steps["encoder"].named_steps["encode"].named_transformers_["category"]
+    ordinal.categories_[1] = ordinal.categories_[1][::-1]
+    golden = model.manifest.golden
+    answers = model.predict(golden.rows).values
+    described = model.manifest.model_dump() | {"golden": {"rows": golden.rows, "predictions": answers}}
+    with handoff.commit() as commit:
+        artifact.write_model(commit, run_copy / "models", model.pipeline, described)
+    before = snapshot(run_copy)
+    assert_refused(call_stage("evaluate", run_copy), "training/serving skew in", "of 68 test rows", "Run again")
+    assert snapshot(run_copy) == before
+
+
+# Report
+
+
+def test_report_needs_no_network_and_no_script(evaluated: dict[str, Path]) -> None:
+    for root in evaluated.values():
+        page = (root / "evaluation" / "report.html").read_text(encoding="utf-8")
+        assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+        sources = re.findall(r'src="([^"]{0,30})', page)
+        assert len(sources) >= 2
+        assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_figures_are_files_too(evaluated: dict[str, Path]) -> None:
+    for root in evaluated.values():
+        figures = list((root / "evaluation" / "figures").glob("*.png"))
+        assert len(figures) >= 2
+        assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass"])
+def test_names_and_classes_from_the_file_are_escaped_and_drawn_as_they_are(tmp_path: Path, task: str) -> None:
+    """Also in the figures, where $ would begin a formula and an unknown letter would be a warning."""
+    columns = build_columns(task)
+    hostile = {
+        "<script>alert(1)</script>": columns["width"],
+        "cost $\\frac{ in $": columns["color"],
+        "_größe 年齢": list(range(0, 240, 2)),
+        '<img src=x onerror="alert(2)">': [f"<b>${t}$_{{</b>" for t in columns["target"]]
+        if task == "multiclass"
+        else columns["target"],
+    }
+    source = write_csv(tmp_path / "my.csv", hostile)
+    run_stages(tmp_path / "root", source, '<img src=x onerror="alert(2)">')
+    page = (tmp_path / "root" / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "&lt;img src=x onerror=" in page
+    assert not re.search(r"<script|<img src=x|<b>", page)
+
+
+def test_evaluation_gives_the_same_bytes_twice(call_stage, evaluated: dict[str, Path]) -> None:
+    before = snapshot(evaluated["binary"])
+    assert call_stage("evaluate", evaluated["binary"], "--resamples", 100).returncode == 0
+    assert snapshot(evaluated["binary"]) == before

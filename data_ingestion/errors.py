@@ -24,14 +24,14 @@ class PipelineError(Exception):
 def write_error(path: Path, err: OSError, temporary: Path | None = None) -> PipelineError:
     """Return the one-line error for a failed write of `path`."""
     if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(next(folder for folder in path.parents if folder.exists())).free
         needed = temporary.stat().st_size + 1 if temporary is not None and temporary.exists() else 1
         why = f"the disk is full ({free:,} bytes free, more than {needed:,} needed for this file)"
         repair = "Free some space"
     else:
         why = os.strerror(err.errno) if err.errno else str(err)
         repair = f"Make {path.parent} a folder that this user can write to"
-    message = f"cannot write {path}: {why}. What was there before is untouched. {repair}, then run the command again."
+    message = f"cannot write {path}: {why}. Every earlier file is still whole. {repair}, then run the command again."
     return PipelineError(message, EXIT_CANNOT_WRITE)
 
 

@@ -130,8 +130,11 @@ class Commit:
                 os.replace(temporary, path)
             except OSError as err:
                 raise write_error(path, err, temporary) from err
-        for folder in {path.parent for _, path in self._pending}:
-            _sync_folder(folder)
+        for folder, path in {path.parent: path for _, path in self._pending}.items():
+            try:
+                _sync_folder(folder)
+            except OSError as err:
+                raise write_error(path, err) from err
 
     def _discard(self) -> None:
         for temporary, _ in self._pending:

@@ -130,12 +130,19 @@ def lock_root(root: Path) -> Iterator[None]:
         message = f"{root} is in use: {who}. Wait for it to end, or give this run its own folder with --root."
         raise PipelineError(message, EXIT_BUSY) from err
     try:
-        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        holder.write_text(f"pid {os.getpid()} has been running since {started}", encoding="utf-8")
+        _note_holder(holder)
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _note_holder(path: Path) -> None:
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        path.write_text(f"pid {os.getpid()} has been running since {started}", encoding="utf-8")
+    except OSError as err:
+        raise write_error(path, err) from err
 
 
 @contextmanager

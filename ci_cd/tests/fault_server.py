@@ -1,0 +1,99 @@
+"""Run stages in forked children that meet a fault at a given write. test_crash_safety.py starts it.
+
+It pays the imports once and computes nothing itself, so that no thread of a numeric library is lost in a fork. Each
+line on stdin is a request, {"stage", "argv", "fault": null, "kill" or "error", "at", "limit", "log"}; each line on
+stdout its answer, {"code", "stderr"}. The log gets one line per call of fsync and rename, in order.
+"""
+
+import errno
+import importlib
+import json
+import os
+import resource
+import signal
+import stat
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from data_ingestion import handoff
+
+STAGES = {
+    "load": "data_ingestion.data_loader",
+    "preprocess": "data_ingestion.data_preprocessor",
+    "train": "models.train_model",
+    "evaluate": "evaluation.evaluate_model",
+}
+
+
+def import_all() -> None:
+    for name in ("pandas", "pyarrow.parquet", "joblib", *STAGES.values()):
+        importlib.import_module(name)
+    for name in ("data_ingestion.encoder", "data_ingestion.inference", "models.candidates", "evaluation.metrics"):
+        importlib.import_module(name)
+    report = importlib.import_module("evaluation.report")
+    # Writes are tested here, not pictures, and each takes as long as all the rest.
+    report.draw_figures = lambda model, X, y, seed: {name: f"{name} {seed}".encode() for name in ("one", "two")}
+
+
+def install_fault(request: dict) -> None:
+    """Count fsync and rename from now on, and let the one with number `at` fail."""
+    log, calls = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 0
+
+    def meet(what: str, code: int) -> None:
+        nonlocal calls
+        calls += 1
+        os.write(log, f"{what}\n".encode())
+        if request.get("at") == calls:
+            if request["fault"] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(code, os.strerror(code))
+
+    def fsync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        meet(f"sync {kind}", errno.ENOSPC)
+        real_fsync(descriptor)
+
+    def replace(source: object, target: object) -> None:
+        meet(f"rename {Path(str(target)).name}", errno.EACCES)
+        real_replace(source, target)
+
+    real_fsync, real_replace = os.fsync, os.replace
+    os.fsync, os.replace = fsync, replace
+    if request.get("limit") is not None:  # no file may grow beyond it: the kernel tears the write
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
+
+
+def run_child(request: dict, errors: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(errors, 2)
+    install_fault(request)
+    main = sys.modules[STAGES[request["stage"]]].main
+    code = handoff.run_stage(lambda: main(request["argv"]))
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def answer(request: dict) -> dict:
+    errors, child_errors = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            run_child(request, child_errors)
+        except BaseException:  # noqa: BLE001
+            sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+        os._exit(70)
+    os.close(child_errors)
+    with os.fdopen(errors, encoding="utf-8") as stream:
+        text = stream.read()
+    _, status = os.waitpid(child, 0)
+    return {"code": os.waitstatus_to_exitcode(status), "stderr": text}
+
+
+if __name__ == "__main__":
+    import_all()
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)

@@ -6,6 +6,7 @@ stdout its answer, {"code", "stderr"}. The log gets one line per call of fsync a
 """
 
 import errno
+import gc
 import importlib
 import json
 import os
@@ -27,13 +28,46 @@ STAGES = {
 }
 
 
+LAZY = (
+    "data_ingestion.encoder",
+    "data_ingestion.inference",
+    "data_ingestion.leaks",
+    "data_ingestion.pickling",
+    "data_ingestion.splitter",
+    "data_ingestion.validation",
+    "filelock",
+    "joblib",
+    "pandas",
+    "pyarrow.csv",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
+    "pyarrow.parquet",
+)
+
+
 def import_all() -> None:
-    for name in ("pandas", "pyarrow.parquet", "joblib", *STAGES.values()):
+    for name in (*LAZY, *STAGES.values()):
         importlib.import_module(name)
-    for name in ("data_ingestion.encoder", "data_ingestion.inference", "models.candidates", "evaluation.metrics"):
-        importlib.import_module(name)
-    report = importlib.import_module("evaluation.report")
-    # Writes are tested here, not pictures, and each takes as long as all the rest.
+
+
+def shorten_work() -> None:
+    """Writes are tested here: small models, short bootstraps and no pictures do as well, and code stays as it is."""
+    candidates, metrics, report = map(
+        importlib.import_module, ("models.candidates", "evaluation.metrics", "evaluation.report")
+    )
+    build_candidates, bootstrap_intervals = candidates.build_candidates, metrics.bootstrap_intervals
+
+    def build_small(*args: object) -> dict:
+        choices = build_candidates(*args)
+        choices["boosting"].set_params(max_iter=10, learning_rate=0.3)
+        return choices
+
+    def bootstrap_little(task: str, y_true: object, y_pred: object, resamples: int, *args: object) -> dict:
+        return bootstrap_intervals(task, y_true, y_pred, resamples // 20, *args)
+
+    handoff.sha256_code = lambda folders, libraries=(): "0" * 64
+    candidates.build_candidates = build_small
+    metrics.bootstrap_intervals = bootstrap_little
     report.draw_figures = lambda model, X, y, seed: {name: f"{name} {seed}".encode() for name in ("one", "two")}
 
 
@@ -95,5 +129,7 @@ def answer(request: dict) -> dict:
 
 if __name__ == "__main__":
     import_all()
+    shorten_work()
+    gc.freeze()  # or every child copies the memory that its garbage collector looks at
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)

@@ -113,7 +113,8 @@ def test_every_write_of_every_stage_may_fail(ask: Run, finished: Path, tmp_path:
             assert found.get(name) in (old.get(name), new.get(name)), f"{name} is torn: {place}"
         if at <= first_rename:
             assert found == old, place
-
+        if fault == "error":  # the same files as after a kill at this place
+            continue
         done = ask(stage, root, *flags, "--if-changed")
         assert done.returncode == 0, f"{place}: {done.stderr}"
         assert visible(root) == new, place

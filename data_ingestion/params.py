@@ -106,6 +106,9 @@ def read_params_file(path: Path, params_type: type[StageParams]) -> dict[str, ob
         if key not in BLOCKS + _SHARED:
             raise PipelineError(f'{path}: unknown key "{key}".{suggest(str(key), BLOCKS + _SHARED)}')
     block = content.get(params_type.block) or {}
+    if not isinstance(block, dict):
+        kind = type(block).__name__
+        raise PipelineError(f"{path}: {params_type.block} must hold keys and values, got {kind}. Mend it.")
     names = [n for n in params_type.model_fields if n not in _RUN_ONLY + _SHARED]
     for key in block:
         if key not in names:

@@ -30,7 +30,12 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        keys = tuple(filter(None, map(str.strip, value.split(","))))
+        if not keys:
+            raise ValueError("it is set and holds no key, which would leave the API open")
+        return keys
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from app.values import MAX_INTEGER, find_limit, list_known, list_words
-from data_ingestion.schema import ISO, Column
+from app.values import MAX_INTEGER, list_known, list_words
+from data_ingestion.schema import ISO, MAX_NUMBER, Column
 
 MAX_ENUM = 100  # longer lists of categories are described, not enumerated
 
@@ -22,7 +22,7 @@ def describe_column(column: Column) -> dict[str, object]:
 
 def _describe_number(column: Column) -> dict[str, object]:
     whole = column.kind == "integer"
-    limit = MAX_INTEGER if whole else find_limit(column)
+    limit = MAX_INTEGER if whole else MAX_NUMBER
     refuses = column.out_of_range == "refuse"
     low, high = (bound if refuses and bound is not None else None for bound in (column.min, column.max))
     schema: dict[str, object] = {

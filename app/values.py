@@ -10,10 +10,9 @@ from datetime import datetime
 
 from pydantic_core import PydanticCustomError
 
-from data_ingestion.schema import EXACT_INTEGERS, ISO, Column, find_unexpected, parse_datetime
+from data_ingestion.schema import EXACT_INTEGERS, ISO, MAX_NUMBER, Column, find_unexpected, parse_datetime
 from models.artifact import Value
 
-MAX_NUMBER = 1e30  # sums and squares of such numbers stay within a float64, and they within a float32
 MAX_INTEGER = 10**18 - 1  # 18 digits, as in the loader
 
 
@@ -64,7 +63,7 @@ def read_number(column: Column, value: object) -> float | int:
         return value
     if not math.isfinite(value):
         raise PydanticCustomError("finite_number", "expects a finite number")
-    if abs(value) > find_limit(column):
+    if abs(value) > MAX_NUMBER:
         raise PydanticCustomError("number_size", "expects a number within -1e30 to 1e30")
     return value
 
@@ -124,11 +123,6 @@ def list_known(column: Column) -> str:
 def list_words(column: Column) -> tuple[list[str], list[str]]:
     """Return the words for true and those for false."""
     return column.true_values or ["true"], column.false_values or ["false"]
-
-
-def find_limit(column: Column) -> float:
-    """Return the largest magnitude: training data beyond the usual limit raise it."""
-    return max(MAX_NUMBER, *(abs(bound) for bound in (column.min, column.max) if isinstance(bound, int | float)), 0.0)
 
 
 _READERS: dict[str, Callable[[Column, object], Value]] = {

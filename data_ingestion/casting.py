@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_ingestion.schema import ISO, Column, parse_datetime, read_bounds
+from data_ingestion.schema import ISO, MAX_NUMBER, Column, parse_datetime, read_bounds
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+COMMA_NUMBER = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?$"  # 1.234,5
 INTEGER = r"^[+-]?\d{1,18}(\.0*)?$"
 # What Arrow casts just as Python reads it: no year 0, no offset, no week dates.
 PLAIN_ISO = r"^(\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?$"
@@ -60,7 +61,7 @@ def cast_column(texts: pa.Array, column: Column, missing: list[str]) -> CastColu
     is_missing = pc.is_in(texts, value_set=pa.array(missing, pa.string()))
     present = pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
     if column.kind == "number":
-        values, expected = _cast_numbers(present), "a finite number"
+        values, expected = _cast_numbers(present, column.decimal), "a finite number of at most 1e30"
     elif column.kind == "integer":
         values, expected = _cast_integers(present), "an integer of at most 18 digits"
     elif column.kind == "boolean":
@@ -75,11 +76,14 @@ def cast_column(texts: pa.Array, column: Column, missing: list[str]) -> CastColu
     return CastColumn(values, is_missing, is_fault, expected)
 
 
-def _cast_numbers(texts: pa.Array) -> pa.Array:
-    """Cast to float64; null where the text is no number or beyond what a float64 holds."""
+def _cast_numbers(texts: pa.Array, decimal: str | None) -> pa.Array:
+    """Cast to float64; null where the text is no number, or one too large to calculate with."""
+    if decimal == ",":
+        points = pc.replace_substring(_keep_matching(texts, COMMA_NUMBER), ".", "")
+        texts = pc.replace_substring(points, ",", ".")
     matching = _keep_matching(texts, NUMBER)
     values = pc.replace_substring_regex(matching, r"^\+", "").cast(pa.float64())
-    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
+    return pc.if_else(pc.less_equal(pc.abs(values), MAX_NUMBER), values, pa.scalar(None, pa.float64()))
 
 
 def _cast_integers(texts: pa.Array) -> pa.Array:

@@ -1,34 +1,26 @@
 """From the bytes of a CSV to a table of texts, without guessing and without losing a row.
 
-A fault of the file (encoding, separator, header, quotes) is refused at once with its line. A record with too many or
+A fault of the file (separator, header, quotes) is refused at once with its line. A record with too many or
 too few fields is set aside with its line; the other records go on.
 """
 
 import csv
 import io
-import os
 import re
-import stat
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_ingestion.handoff import PipelineError, Workspace
+from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import join_names
+from data_ingestion.sources import line_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = {  # by their first bytes: what people name by mistake
-    b"\x1f\x8b": "compressed with gzip",
-    b"PK\x03\x04": "a zip archive or a spreadsheet",
-    b"\xd0\xcf\x11\xe0": "a spreadsheet",
-    b"PAR1": "a Parquet file",
-}
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 _SNIFFED_BYTES = 64 * 1024
 _BLOCK_BYTES = 64 * 1024 * 1024  # the longest record PyArrow may meet
@@ -57,70 +49,6 @@ class TextTable:
     table: "pa.Table"
     records: NDArray[np.int64]
     rejects: list[Reject]
-
-
-def read_source(path: Path, workspace: Workspace) -> bytes:
-    """Return the content of the source file.
-
-    Raises
-    ------
-    PipelineError : it is missing, empty, not a regular file, a link that leaves data/, or it changes meanwhile
-    """
-    data_root = workspace.root / "data"
-    if not path.exists():
-        raise PipelineError(f"{path} does not exist. Name an existing CSV: --source path/to/file.csv")
-    if path.absolute().is_relative_to(data_root) and not path.resolve().is_relative_to(data_root.resolve()):
-        raise PipelineError(
-            f"{path} is a link that leaves {data_root}. Name the file itself: --source {path.resolve()}"
-        )
-    if not stat.S_ISREG(path.stat().st_mode):
-        kind = "folder" if path.is_dir() else "pipe or device"
-        raise PipelineError(f"{path} is a {kind}, expected a CSV file. Name the file: --source path/to/file.csv")
-    try:
-        with path.open("rb") as file:
-            before = os.fstat(file.fileno())
-            content = file.read()
-            after = path.stat()
-    except OSError as err:
-        raise PipelineError(f"{path} cannot be read: {err.strerror}. Mend that, then run the command again.") from err
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(content) != after.st_size:
-        raise PipelineError(f"{path} changed while it was read. Run the command again when its writer is done.")
-    if not content.strip():
-        raise PipelineError(f"{path} is empty, expected a header line and rows. Name another file: --source FILE")
-    return content
-
-
-def decode_source(content: bytes, name: str) -> tuple[bytes, list[str]]:
-    """Return the content as UTF-8 without byte-order mark, and a note for each thing that was done to it.
-
-    Raises
-    ------
-    PipelineError : the file is no text, the encoding is not UTF-8 and nothing says which it is, or there is a NUL byte
-    """
-    for first_bytes, format in FORMATS.items():
-        if content.startswith(first_bytes):
-            raise PipelineError(f"{name} is {format}, expected a CSV file. Save it as CSV in UTF-8.")
-    notes = []
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            content = content.decode("utf-16").encode()
-        except UnicodeError as err:
-            raise PipelineError(f"{name} begins like UTF-16 but is not: {err}. Save it as UTF-8.") from err
-        notes.append("read as UTF-16, which its byte-order mark announces")
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    nul = content.find(b"\0")
-    if nul >= 0:
-        if content[:200].count(b"\0") * 3 > len(content[:200]):
-            raise PipelineError(f"{name} looks like UTF-16 without a byte-order mark. Save it as UTF-8.")
-        raise PipelineError(f"{name} line {_line_of(content, nul)}: a NUL byte (offset {nul}). Remove it.")
-    try:
-        content.decode()
-    except UnicodeDecodeError as err:
-        raise PipelineError(
-            f"{name} line {_line_of(content, err.start)}: byte 0x{content[err.start]:02x} at offset {err.start} is not "
-            "UTF-8. Save the file as UTF-8 (in a spreadsheet: CSV UTF-8)."
-        ) from err
-    return content, notes
 
 
 def detect_separator(content: bytes, name: str) -> str:
@@ -219,8 +147,8 @@ def read_texts(content: bytes, separator: str, name: str) -> TextTable:
 
 
 def _name_columns(header: list[str], name: str) -> list[str]:
-    """Return the column names without the blanks around them; a nameless column is called after its place."""
-    names = [text.strip() or f"unnamed_{place}" for place, text in enumerate(header, start=1)]
+    """Return the column names without the blanks around them; a nameless column is called as pandas calls it."""
+    names = [text.strip() or f"Unnamed: {place}" for place, text in enumerate(header)]
     twice = [column for column, count in Counter(names).items() if count > 1]
     if twice:
         raise PipelineError(f"{name} line 1: the column name {join_names(twice)} stands twice. Rename one of them.")
@@ -239,7 +167,7 @@ def _check_quotes(content: bytes, separator: str, name: str) -> None:
         return
     for match in _quoted_field(separator).finditer(content):
         if match.group(1) is None:
-            line = _line_of(content, match.start())
+            line = line_of(content, match.start())
             raise PipelineError(
                 f"{name} line {line}: a quoted field that begins here does not end with a quote before the separator. "
                 'Close the quote; a quote inside a quoted field is written twice ("").'
@@ -268,9 +196,3 @@ def locate_records(content: bytes, separator: str) -> tuple[NDArray[np.int64], N
     stops = np.where((stops > starts) & is_cr[np.maximum(stops - 1, 0)], stops - 1, stops)
     kept = stops > starts
     return starts[kept], stops[kept], np.concatenate([[1], lines])[kept]
-
-
-def _line_of(content: bytes, offset: int) -> int:
-    """Return the number of the line that holds a byte."""
-    before = content[:offset]
-    return 1 + before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pydantic import Field
 
-from data_ingestion import csv_reader
+from data_ingestion import csv_reader, sources
 from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
 from data_ingestion.progress import show_progress
-from data_ingestion.schema import Contract, join_names
+from data_ingestion.schema import Contract, count_of, join_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,30 +91,40 @@ def decide_contract(
         texts, source, separator, params.target, params.task, params.max_rejected
     )
     inferred = contracts.checksum_contract(contract)
-    if current is not None and edited and params.infer:
-        contract = inference.merge_edits(contract, current[0], edited)
-        notes.append(f"schema.yaml: kept as edited by hand: {join_names(edited)}")
+    if current is not None and edited:
+        contract, kept = inference.merge_edits(contract, current[0], edited)
+        dropped = [name for name in edited if name not in kept]
+        notes += [f"schema.yaml: kept as edited by hand: {join_names(kept)}"] if kept else []
+        notes += [f"schema.yaml: edits given up, for they do not fit here: {join_names(dropped)}"] if dropped else []
     return contract, inferred, notes
 
 
-def describe_load(loaded: "Loaded", contract: Contract) -> list[str]:
-    """Return the lines that tell what was read."""
+def describe_load(loaded: "Loaded", rejected: "pa.Table", contract: Contract) -> list[str]:
+    """Return the lines that tell what was read, the first five rows at fault among them."""
+    import pyarrow.compute as pc
+
     from data_ingestion.validation import TARGET_MISSING
 
     total = loaded.table.num_rows + len(loaded.rejects)
     separator = csv_reader.SEPARATORS.get(contract.separator, repr(contract.separator))
     lines = [
-        f"{contract.source}: {total:,} rows, {len(contract.columns)} columns, separated by {separator}",
+        f"{contract.source}: {count_of(total, 'row')}, {count_of(len(contract.columns), 'column')}, "
+        f"separated by {separator}",
         f'  target "{contract.target}": {describe_target(contract)}',
     ]
     kinds = Counter(column.kind for column in contract.features.values())
-    lines.append(f"  {len(contract.features)} features: " + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()))
+    lines.append(
+        f"  {count_of(len(contract.features), 'feature')}: "
+        + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    )
     ignored = [(name, contract.columns[name].reason) for name in contract.columns_with_role("ignored")]
     lines += [f'  ignored "{name}": {reason or "so says data/schema.yaml"}' for name, reason in ignored[:10]]
     if len(ignored) > 10:
         lines.append(f"  ignored {len(ignored) - 10} columns more, see data/schema.yaml")
     reasons = Counter(r.reason if r.reason == TARGET_MISSING else "at fault" for r in loaded.rejects)
-    lines += [f"  set aside, {reason}: {count:,} rows" for reason, count in reasons.items()]
+    lines += [f"  set aside, {reason}: {count_of(count, 'row')}" for reason, count in reasons.items()]
+    faults = rejected.filter(pc.not_equal(rejected["reason"], TARGET_MISSING)).slice(0, 5).to_pylist()
+    lines += [f"    line {fault['line']}: {fault['reason']}" for fault in faults]
     return lines + [f"  note: {note}" for note in loaded.notes]
 
 
@@ -141,18 +151,18 @@ def load(workspace: Workspace, params: LoadParams) -> None:
 
     path = find_source(params.source, workspace.root)
     source = workspace.show(path)
-    content = csv_reader.read_source(path, workspace)
+    content = sources.read_source(path, workspace)
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
     lineage = Lineage(
         stage="data_loader",
         inputs={"source": files.sha256_bytes(content), "schema": current[0].fingerprint() if current else ""},
-        params=params.effective() | {"source": source},
+        params={name: value for name, value in params.effective().items() if name != "source"},
         code=files.sha256_code(["data_ingestion"], ["pyarrow"]),
     )
     if params.if_changed and not params.infer and files.is_current(workspace.raw, lineage):
         print(f"data/raw.parquet is up to date with {source}")
         return
-    text, notes = csv_reader.decode_source(content, source)
+    text, notes = sources.decode_source(content, source)
     known = find_known_separator(current, source, params.infer)
     separator = params.separator or known or csv_reader.detect_separator(text, source)
     texts = csv_reader.read_texts(text, separator, source)
@@ -163,15 +173,16 @@ def load(workspace: Workspace, params: LoadParams) -> None:
     loaded = apply_contract(texts, contract)
     rejected = build_rejected(loaded.rejects, text, separator)
     check_limits(loaded, rejected, contract, params.max_rejected, params.max_missing_target, params.min_rows)
-    write_outputs(workspace, contract, inferred, loaded.table, rejected, lineage)
+    write_outputs(workspace, contract, current and current[0], inferred, loaded.table, rejected, lineage)
     loaded = Loaded(loaded.table, loaded.rejects, [*notes, *remarks, *loaded.notes])
-    print("\n".join(describe_load(loaded, contract)))
+    print("\n".join(describe_load(loaded, rejected, contract)))
     print(f"wrote data/raw.parquet ({loaded.table.num_rows:,} rows), data/rejected.parquet, data/schema.yaml")
 
 
 def write_outputs(
     workspace: Workspace,
     contract: Contract,
+    current: Contract | None,
     inferred: dict[str, str],
     table: "pa.Table",
     rejected: "pa.Table",
@@ -179,11 +190,10 @@ def write_outputs(
 ) -> None:
     """Write rejected.parquet, schema.yaml unless it stands as it is, and last raw.parquet, which vouches for both."""
     rows = {"in": table.num_rows + rejected.num_rows, "rejected": rejected.num_rows, "kept": table.num_rows}
-    schema_before = lineage.inputs["schema"]
     lineage = replace(lineage, inputs=lineage.inputs | {"schema": contract.fingerprint()}, rows=rows)
     with files.commit() as commit:
         outputs = {"rejected.parquet": commit.write_parquet(workspace.rejected, rejected, lineage)}
-        if lineage.inputs["schema"] != schema_before:
+        if contract != current:
             commit.write_bytes(workspace.schema, contracts.format_contract(contract, inferred))
         commit.write_parquet(workspace.raw, table, replace(lineage, outputs=outputs))
 

@@ -76,6 +76,7 @@ def describe_features(contract: Contract) -> list[dict[str, object]]:
             "true_values": column.true_values or ["true"],
             "false_values": column.false_values or ["false"],
             "format": column.format or contracts.ISO,
+            "decimal": column.decimal or ".",
         }
         for name, column in contract.features.items()
     ]
@@ -157,7 +158,8 @@ def describe_rows(prepared: Prepared, contract: Contract, params: PreprocessPara
     """Return the lines that tell what was done."""
     lines = [
         f"split {params.split}: {prepared.rows['train']:,} train and {prepared.rows['test']:,} test rows",
-        f"  {len(contract.features)} features became {prepared.table.num_columns - 3} encoded columns",
+        f"  {contracts.count_of(len(contract.features), 'feature')} became "
+        f"{contracts.count_of(prepared.table.num_columns - 3, 'encoded column')}",
     ]
     if prepared.target_means:
         names = contracts.join_names(prepared.target_means)

@@ -26,6 +26,7 @@ UNSEEN_CODE = -1  # a category that the train rows do not hold
 MISSING_CODE = -2  # no category at all
 ISO = "iso"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+COMMA_NUMBER = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?", re.ASCII)  # 1.234,5
 INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 ISO_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")  # what a typed date becomes in JSON
@@ -129,6 +130,8 @@ def _trim(value: object) -> object:
 
 def _parse_number(value: object, column: Mapping[str, object]) -> float:
     is_integer = column["kind"] == "integer"
+    if isinstance(value, str) and column.get("decimal") == "," and COMMA_NUMBER.fullmatch(value):
+        value = value.replace(".", "").replace(",", ".")
     if isinstance(value, str) and not (INTEGER if is_integer else NUMBER).fullmatch(value):
         raise ValueError("not written as one")
     number = float(value)  # type: ignore[arg-type]

@@ -12,11 +12,11 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_ingestion.casting import INTEGER, NUMBER, cast_column
+from data_ingestion.casting import COMMA_NUMBER, INTEGER, NUMBER, cast_column
 from data_ingestion.csv_reader import TextTable
 from data_ingestion.handoff import PipelineError
 from data_ingestion.params import suggest
-from data_ingestion.schema import ISO, MISSING, WHOLE_FILE, Column, Contract, Kind, Role, Task
+from data_ingestion.schema import ISO, MISSING, WHOLE_FILE, Column, Contract, Kind, Role, Task, join_names
 
 MAX_CATEGORIES_LISTED = 1000
 MAX_INTEGER_CLASSES = 10
@@ -64,6 +64,7 @@ def infer_contract(
         columns[name] = guess.column
         if guess.remark and name != target:
             notes.append(f'column "{name}": {guess.remark}')
+    notes += _describe_words_for_missing(texts.table)
     values = texts.table[target].combine_chunks()
     try:
         columns[target], found = infer_target(columns[target], values, missing, task)
@@ -74,6 +75,17 @@ def infer_contract(
         raise PipelineError(f"{source}: no column is left to learn from ({why}). Give it more columns or rows.")
     columns = add_examples(columns, texts.table, missing)
     return Contract(source=source, separator=separator, target=target, task=found, columns=columns), notes
+
+
+def _describe_words_for_missing(table: pa.Table) -> list[str]:
+    """Return a note on each spelling of missing that may have been meant as a value."""
+    notes = []
+    for word in ("None", "null", "NULL", "?"):
+        found = [name for name in table.column_names if pc.any(pc.equal(table[name], word)).as_py()]
+        if found:
+            keep = "if it is a value there, write missing without it in data/schema.yaml"
+            notes.append(f'"{word}" means missing, as in {join_names(found)}; {keep}')
+    return notes
 
 
 def infer_column(name: str, texts: pa.Array, missing: list[str], tolerated: float) -> Guess:
@@ -93,7 +105,7 @@ def infer_column(name: str, texts: pa.Array, missing: list[str], tolerated: floa
     guess = _guess_kind(present, tolerated)
     column = guess.column.model_copy(update={"nullable": nullable})
     values = cast_column(present, column, []).values.drop_null()
-    reason = _find_uselessness(name, column.kind, values)
+    reason = _find_uselessness(name, column, values)
     if reason is not None:
         column = column.model_copy(update={"role": "ignored", "reason": reason})
     return Guess(describe_column(column, values), guess.remark)
@@ -109,6 +121,8 @@ def _guess_kind(present: pa.Array, tolerated: float) -> Guess:
             return Guess(Column(kind="category"), f"kept as text: {keeps}")
         decimals = _count(present, r"[.eE]")
         return Guess(Column(kind="integer" if integers and not decimals else "number"))
+    if _has_decimal_comma(present, allowed):
+        return Guess(Column(kind="number", decimal=","), "read as numbers with a decimal comma")
     for true, false in BOOLEAN_WORDS:
         words = _spellings(present, (true, false))
         if words is not None:
@@ -116,16 +130,43 @@ def _guess_kind(present: pa.Array, tolerated: float) -> Guess:
     format = _find_date_format(present, allowed)
     if format is not None:
         return Guess(Column(kind="datetime", format=format))
-    remark = None
-    if 2 * numbers > len(present):
-        remark = (
-            f"read as text: {len(present) - numbers:,} of {len(present):,} values are no numbers; if they should be, "
-            "list them under missing, or raise max_rejected"
-        )
     mean_length = pc.mean(pc.utf8_length(present)).as_py()
     is_prose = mean_length > 40 and 2 * pc.count_distinct(present).as_py() > len(present)
     column = Column(kind="text", role="ignored") if is_prose else Column(kind="category")
-    return Guess(column, remark)
+    return Guess(column, _find_doubt(present, numbers))
+
+
+def _has_decimal_comma(present: pa.Array, allowed: float) -> bool:
+    """Return whether the texts are numbers such as 1.234,5, and not all such as 1,234, which may be a thousand."""
+    with_comma = _count(present, ",")
+    clear = with_comma - _count(present, r"^[+-]?\d{1,3},\d{3}$")
+    return clear > 0 and len(present) - _count(present, COMMA_NUMBER) <= allowed
+
+
+def _find_doubt(present: pa.Array, numbers: int) -> str | None:
+    """Return what a reader should know of texts that may have been meant otherwise, or None."""
+    total = len(present)
+    doubts = (
+        (
+            2 * numbers > total,
+            f"{total - numbers:,} of {total:,} values are no numbers; if they should be, list them under missing, or "
+            "raise max_rejected",
+        ),
+        (
+            2 * _count(present, r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$") > total,
+            'its commas may set off thousands or decimals; for decimals write kind: number and decimal: ","',
+        ),
+        (
+            2 * _count(present, r"^\d{1,2}/\d{1,2}/\d{4}") > total,
+            "its dates may begin with the day or the month; write kind: datetime and format: '%d/%m/%Y' or '%m/%d/%Y'",
+        ),
+        (
+            2 * _count(present, r"^[+-]?[$€£¥]? ?[+-]?[\d.,]+ ?[%$€£¥]?$") > total,
+            "they look like numbers with a sign of their unit; without it they would be read as numbers",
+        ),
+        (2 * _count(present, r"^\d{1,2}:\d{2}(:\d{2})?$") > total, "times of day have no kind of their own"),
+    )
+    return next((f"read as text: {why}" for holds, why in doubts if holds), None)
 
 
 def _find_lossy_form(present: pa.Array, allowed: float) -> str | None:
@@ -173,10 +214,10 @@ def _list_likely_formats(sample: pa.Array) -> list[str]:
     return likely
 
 
-def _find_uselessness(name: str, kind: Kind, values: pa.Array) -> str | None:
+def _find_uselessness(name: str, column: Column, values: pa.Array) -> str | None:
     """Return why a model cannot learn from a column, or None."""
-    distinct, count = pc.count_distinct(values).as_py(), len(values)
-    if distinct == 1:
+    kind, distinct, count = column.kind, pc.count_distinct(values).as_py(), len(values)
+    if distinct == 1 and not column.nullable:  # beside missing values, one value still says: present
         return "every value is the same"
     if kind == "text":
         return "free text is not encoded"
@@ -242,7 +283,8 @@ def infer_target(guess: Column, texts: pa.Array, missing: list[str], task: str) 
 
 def _as_target(guess: Column, kind: Kind, present: pa.Array) -> Column:
     role: Role = "target"
-    column = Column(kind=kind, role=role, nullable=guess.nullable)
+    decimal = guess.decimal if kind == "number" else None
+    column = Column(kind=kind, role=role, nullable=guess.nullable, decimal=decimal)
     return describe_column(column, cast_column(present, column, []).values.drop_null())
 
 
@@ -262,8 +304,8 @@ def add_examples(columns: dict[str, Column], table: pa.Table, missing: list[str]
     return {name: column.model_copy(update={"example": examples[name]}) for name, column in columns.items()}
 
 
-def merge_edits(inferred: Contract, current: Contract, edited: list[str]) -> Contract:
-    """Return the inferred contract in which what somebody edited stands as edited.
+def merge_edits(inferred: Contract, current: Contract, edited: list[str]) -> tuple[Contract, list[str]]:
+    """Return the inferred contract in which what somebody edited stands as edited, and which edits found a place.
 
     Parameters
     ----------
@@ -271,14 +313,16 @@ def merge_edits(inferred: Contract, current: Contract, edited: list[str]) -> Con
     current : the contract on disk
     edited : what `find_edited` says of it
     """
-    columns = dict(inferred.columns)
+    columns, kept = dict(inferred.columns), []
     for name in edited:
         mine = current.columns.get(name)
         if name in columns and mine is not None and (mine.role == "target") == (name == inferred.target):
             columns[name] = mine
+            kept.append(name)
     update: dict[str, object] = {"columns": columns}
     if WHOLE_FILE in edited:
+        kept.append(WHOLE_FILE)
         update |= {"missing": current.missing, "separator": current.separator}
         if current.target == inferred.target:
             update["task"] = current.task
-    return inferred.model_copy(update=update)
+    return inferred.model_copy(update=update), kept

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from data_ingestion.handoff import REPOSITORY, PipelineError
 
+METAVARS: dict[object, str] = {int: "N", float: "X", Path: "PATH"}
 BLOCKS = ("load", "preprocess", "train", "evaluate", "track")
 _SHARED = ("seed",)  # top-level keys of params.yaml that every stage may read
 _RUN_ONLY = ("root", "if_changed", "sync", "infer")  # say how to run, not what to compute
@@ -142,9 +143,8 @@ def _parse_flags(params_type: type[StageParams], argv: Sequence[str] | None, des
         else:
             default = "none" if info.default is None else info.default
             text = f"{info.description} (default: {default})".replace("%", "%%")
-            metavar, choices = name.rsplit("_", 1)[-1].upper(), _list_choices(info)
-            if choices:
-                metavar = "{" + ",".join(choices) + "}"
+            choices = _list_choices(info)
+            metavar = "{" + ",".join(choices) + "}" if choices else METAVARS.get(info.annotation, "TEXT")
             parser.add_argument(flag, default=argparse.SUPPRESS, help=text, metavar=metavar)
     known, unknown = parser.parse_known_args(argv)
     if unknown:

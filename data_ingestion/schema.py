@@ -27,6 +27,7 @@ Strategy = Literal["hash", "stratified", "group", "time"]
 
 LOADER = "data_ingestion/data_loader.py"
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?")
+MAX_NUMBER = 1e30  # sums and squares of such numbers stay within a float64, and they within a float32
 EXACT_INTEGERS = 2**53  # every integer up to here is itself as a float64
 WHOLE_FILE = "*"  # the key of the file's own checksum among those of its columns
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -38,6 +39,7 @@ _HEADER = """\
 #   role          feature, target, id, group, time, or ignored (with the reason)
 #   nullable      may a value be missing?            missing       spellings that mean missing
 #   min, max      the expected range                 out_of_range  warn, or refuse the row
+#   decimal       "," where numbers are written 1.234,5
 #   categories    the expected values                unseen        warn, or refuse the row
 # After an edit, run the pipeline again. To infer unedited columns anew: python data_ingestion/data_loader.py --infer
 """
@@ -60,6 +62,7 @@ class Column(BaseModel):
     true_values: list[StrictStr] | None = None
     false_values: list[StrictStr] | None = None
     format: StrictStr | None = None
+    decimal: Literal[",", "."] | None = None
     missing: list[StrictStr] | None = None
     example: StrictInt | StrictFloat | StrictBool | StrictStr | None = None
 
@@ -69,8 +72,26 @@ class Column(BaseModel):
         silent |= set() if self.kind in ("number", "integer", "datetime") else {"out_of_range"}
         return self.model_dump(mode="json", exclude_none=True, exclude=silent)
 
+    @validate_model(mode="before")
+    @classmethod
+    def _follow_kind(cls, value: object) -> object:
+        """Pass over what an edit of the kind has left behind: bounds of numbers, an example of another type."""
+        if not isinstance(value, dict):
+            return value
+        kind = value.get("kind")
+        if kind not in ("number", "integer", "datetime"):
+            value = {key: item for key, item in value.items() if key not in ("min", "max")}
+        elif kind == "datetime":
+            value = {key: item for key, item in value.items() if key not in ("min", "max") or isinstance(item, str)}
+        if kind == "category":
+            for key in ("categories", "example"):
+                value = value | ({key: _to_texts(value[key])} if value.get(key) is not None else {})
+        return value
+
     @validate_model(mode="after")
     def _check_kind(self) -> Self:
+        if self.unseen == "refuse" and self.kind == "category" and self.categories is None:
+            raise ValueError("unseen: refuse needs the list of the categories")
         if self.kind == "text" and self.role == "feature":
             raise ValueError("free text is not encoded; give it kind: category, or role: ignored")
         if self.kind == "text" and self.role == "target":
@@ -87,6 +108,13 @@ class Column(BaseModel):
             elif self.kind not in ("number", "integer") or isinstance(bound, str):
                 raise ValueError(f"{bound!r} is no bound for a column of kind {self.kind}")
         return self
+
+
+def _to_texts(value: object) -> object:
+    """Return numbers as the texts they were in the file; true and false stay, for YAML made them of other words."""
+    if isinstance(value, list):
+        return [_to_texts(item) for item in value]
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class Contract(BaseModel):
@@ -140,8 +168,8 @@ class Contract(BaseModel):
         return self.model_dump(mode="json", exclude_none=True, exclude={"columns"}) | {"columns": columns}
 
     def fingerprint(self) -> str:
-        """Return a sha256 of the content: comments, order of keys and layout of the file do not matter."""
-        return sha256_json(self.to_dict())
+        """Return a sha256 of the content: comments, layout and where the source stands do not matter."""
+        return sha256_json({key: value for key, value in self.to_dict().items() if key != "source"})
 
 
 def parse_contract(value: object, where: str) -> Contract:
@@ -157,6 +185,8 @@ def parse_contract(value: object, where: str) -> Contract:
         first = err.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("int", "float", "str"))
         rule = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_type":
+            rule = f"expects a text, got {first['input']!r}; put it in quotes"
         raise PipelineError(
             f"{where}: {key + ': ' if key else ''}{rule}. Correct it, or delete the file to start afresh."
         ) from err
@@ -223,6 +253,14 @@ class _Dumper(yaml.SafeDumper):
     """Writes mappings as blocks and lists on one line."""
 
 
+_LOOKS_NUMERIC = re.compile(r"[+-]?[.\d][\d_.:eE+-]*")  # to some YAML reader or other
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if _LOOKS_NUMERIC.fullmatch(text) else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(
     list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
 )
@@ -275,6 +313,11 @@ def read_bounds(column: Column) -> tuple[float | datetime | None, float | dateti
     if column.kind == "datetime":
         return tuple(None if b is None else parse_datetime(str(b), ISO) for b in (column.min, column.max))  # type: ignore[return-value]
     return column.min, column.max  # type: ignore[return-value]
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun, as one row and 1,234 rows."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ python evaluation/summary.py
 python evaluation/summary.py --markdown
 """
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise files.stale_error(workspace.metrics, "the model has not been evaluated", EVALUATOR)
     print("\n".join(describe_run(metrics, params.markdown)))
     if not params.markdown:
-        print(f"\nreport:     {workspace.report}\nnext:       make serve   (predictions over HTTP)")
-        print("            make ui      (the runs in MLflow)")
+        root = "" if params.root == files.REPOSITORY else f" ROOT={shlex.quote(str(params.root))}"
+        print(f"\nreport:     {workspace.report}\nnext:       make serve{root}   (predictions over HTTP)")
+        print(f"            make ui{root}      (the runs in MLflow)")
 
 
 if __name__ == "__main__":

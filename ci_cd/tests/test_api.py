@@ -78,7 +78,8 @@ def test_predictions_equal_the_pickle(any_task: TestClient) -> None:
     batch = any_task.post("/predict/batch", json=read_rows()).json()
     single = [any_task.post("/predict", json=row).json() for row in read_rows()[:8]]
     assert [answer["prediction"] for answer in batch["predictions"]] == expected
-    assert [answer["prediction"] for answer in single] == expected[:8]
+    alone = [pipeline.predict(build_table().iloc[[row]])[0] for row in range(8)]  # a sum may end in another last bit
+    assert [answer["prediction"] for answer in single] == alone
     if "probabilities" in single[0]:
         shares = pipeline.predict_proba(build_table())
         assert [list(a["probabilities"].values()) for a in batch["predictions"]] == shares.tolist()

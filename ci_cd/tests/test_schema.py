@@ -290,7 +290,7 @@ def cast(texts: list[str], column: Column) -> list[object]:
 
 
 @quick
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False)))
+@given(st.lists(st.floats(-1e30, 1e30)))
 def test_numbers_survive_as_they_are_written(values: list[float]) -> None:
     assert cast([repr(value) for value in values], Column(kind="number")) == values
 
@@ -312,3 +312,63 @@ def test_dates_survive_as_they_are_written(values: list[datetime]) -> None:
 def test_booleans_survive_in_the_declared_words(texts: list[str]) -> None:
     column = Column(kind="boolean", true_values=["ja"], false_values=["nein"])
     assert cast(texts, column) == [{"j": True, "n": False}.get(text[:1].lower()) for text in texts]
+
+
+# Edits of a kind, as people make them
+
+
+def test_integer_column_made_a_category_by_its_kind_alone_is_loaded_as_texts(load: Load, root: Path) -> None:
+    load({"zip": repeat("1001", "1002"), "b": repeat("x", "y", "z")})
+    edit_schema(root, "zip:\n    kind: integer", "zip:\n    kind: category")
+    done = load({"zip": repeat("1001", "1002"), "b": repeat("x", "y", "z")})
+    assert done.returncode == 0, done.stderr
+    column, values = read_column(root, "zip")
+    assert (column.kind, column.example, column.min, column.max) == ("category", "1001", None, None)
+    assert set(values) == {"1001", "1002"}
+
+
+def test_refusing_unseen_categories_needs_their_list(load: Load, root: Path) -> None:
+    load({"zip": repeat("1001", "1002"), "b": repeat("x", "y", "z")})
+    edit_schema(root, "zip:\n    kind: integer", "zip:\n    kind: category\n    unseen: refuse")
+    assert_refused(
+        load({"zip": repeat("1001", "1002"), "b": repeat("x", "y", "z")}), "needs the list of the categories"
+    )
+
+
+def test_categories_written_as_numbers_are_the_texts_of_the_file(load: Load, root: Path) -> None:
+    load({"zip": repeat("1001", "1002"), "b": repeat("x", "y", "z")})
+    edit_schema(root, "zip:\n    kind: integer", "zip:\n    kind: category\n    categories: [1001, 1002]")
+    assert load({"zip": repeat("1001", "1002"), "b": repeat("x", "y", "z")}).returncode == 0
+    assert read_column(root, "zip")[0].categories == ["1001", "1002"]
+
+
+def test_text_that_yaml_takes_for_a_boolean_is_named(load: Load, root: Path) -> None:
+    load({"c": repeat("a", "b"), "d": repeat("1", "2", "3")})
+    edit_schema(root, "categories: [a, b]", "categories: [a, no]")
+    assert_refused(load({"c": repeat("a", "b"), "d": repeat("1", "2", "3")}), "got False; put it in quotes")
+
+
+# Numbers as they are written elsewhere
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind", "words"),
+    [
+        (["12,5", "-3,25", "1.234,5", "7"], "number", "read as numbers with a decimal comma"),
+        (["1,234", "5,678", "9,012"], "category", "its commas may set off thousands or decimals"),
+        (["03/04/2021", "05/06/2021", "01/02/2021"], "category", "its dates may begin with the day or the month"),
+        (["$1.50", "$2", "$3.25"], "category", "they look like numbers with a sign of their unit"),
+        (["None", "1", "2"], "integer", '"None" means missing, as in "c"'),
+    ],
+)
+def test_doubtful_texts_are_named(load: Load, root: Path, texts: list[str], kind: str, words: str) -> None:
+    done = load({"c": repeat(*texts), "d": repeat("1", "2", "3")})
+    assert words in done.stdout
+    assert read_column(root, "c")[0].kind == kind
+
+
+def test_decimal_commas_are_read_as_the_numbers_they_are(load: Load, root: Path) -> None:
+    load({"c": repeat("12,5", "-3,25", "1.234,5", "7"), "d": repeat("1", "2", "3")})
+    column, values = read_column(root, "c")
+    assert column.decimal == ","
+    assert set(values) == {12.5, -3.25, 1234.5, 7.0}

@@ -230,3 +230,24 @@ def build_encoder(
     ]
     encode = ColumnTransformer([step for step in steps if step[2]], verbose_feature_names_out=True)
     return Pipeline([("cast", TypeCaster(list(columns))), ("encode", encode)]).set_output(transform="pandas")
+
+
+def group_encoded_columns(encoder: Pipeline) -> dict[str, list[int]]:
+    """Return the places of the encoded columns that each feature became, in a fitted encoder's output."""
+    encode = encoder.named_steps["encode"]
+    groups: dict[str, list[int]] = {}
+    for step, transformer, features in encode.transformers_:
+        if step == "remainder":
+            continue
+        places = encode.output_indices_[step]
+        made = list(transformer.get_feature_names_out(features))
+        for number, feature in enumerate(features):
+            if step == "mean":  # one column a class, feature after feature
+                share = len(made) // len(features)
+                mine = list(range(number * share, (number + 1) * share))
+            else:
+                parts = [f"{feature}_{part}" for part in DATE_PARTS] if step == "date" else [feature]
+                names = {*parts, *(f"missingindicator_{part}" for part in parts)}
+                mine = [place for place, name in enumerate(made) if name in names]
+            groups[str(feature)] = [places.start + place for place in mine]
+    return groups

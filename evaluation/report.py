@@ -12,16 +12,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import (
     ConfusionMatrixDisplay,
     PrecisionRecallDisplay,
     PredictionErrorDisplay,
     RocCurveDisplay,
+    root_mean_squared_error,
 )
 
+from data_ingestion.encoder import group_encoded_columns
 from data_ingestion.schema import Contract
-from evaluation.metrics import tabulate_scores
+from evaluation.metrics import mean_log_loss, tabulate_scores, to_arrays
 from models.artifact import Manifest, SavedModel, predict_table
 
 if TYPE_CHECKING:
@@ -110,25 +113,46 @@ def _draw_classification(model: SavedModel, X: pd.DataFrame, y: pd.Series) -> di
     return figures
 
 
+def measure_importance(
+    model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how much worse the model gets when one raw column is shuffled (Breiman, 2001): (n_features,) mean and std.
+
+    Shuffling a raw column and encoding it again gives the rows of its encoded columns in that order. So the rows are
+    encoded once, and what is shuffled is, for each feature, which row its encoded columns are taken from.
+    """
+    encoder, estimator = model.pipeline.named_steps["encoder"], model.pipeline.named_steps["estimator"]
+    encoded = encoder.transform(X)
+    values, groups = encoded.to_numpy(), group_encoded_columns(encoder)
+    columns = list(groups.values())
+    origins = np.tile(np.arange(len(X))[:, np.newaxis], len(groups))
+
+    def score(_: object, rows: NDArray[np.intp], y: pd.Series) -> float:
+        shuffled = values.copy()
+        for feature in np.flatnonzero((rows != origins).any(axis=0)):
+            places = columns[feature]
+            shuffled[:, places] = values[rows[:, [feature]], places]
+        answers = predict_table(estimator, pd.DataFrame(shuffled, columns=encoded.columns), model.contract)
+        y_true, y_pred = to_arrays(y, answers, model.manifest.classes)
+        if model.manifest.task == "regression":
+            return -float(root_mean_squared_error(y_true, y_pred))
+        return -mean_log_loss(y_true, y_pred)
+
+    found = permutation_importance(estimator, origins, y, scoring=score, n_repeats=5, random_state=seed)
+    order = [list(groups).index(str(name)) for name in X.columns]
+    return found.importances_mean[order], found.importances_std[order]
+
+
 def _draw_importance(model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int) -> bytes:
-    """Draw how much worse the model gets when one raw column is shuffled (Breiman, 2001)."""
+    """Draw the features that matter most."""
     rows = np.random.default_rng(seed).permutation(len(X))[:MAX_IMPORTANCE_ROWS]
-    X, y = X.iloc[rows].reset_index(drop=True), y.iloc[rows]
-    scoring = "neg_log_loss" if _can_score_probabilities(model, y) else "accuracy"
-    if model.manifest.task == "regression":
-        scoring = "neg_root_mean_squared_error"
-    found = permutation_importance(model.pipeline, X, y, scoring=scoring, n_repeats=5, random_state=seed)
-    order = np.argsort(found.importances_mean)[-15:]
+    means, spreads = measure_importance(model, X.iloc[rows].reset_index(drop=True), y.iloc[rows], seed)
+    order = np.argsort(means)[-15:]
     figure, axes = _new_axes(6.0, 1.2 + 0.3 * len(order))
     names = [str(X.columns[place]) for place in order]
-    axes.barh(names, found.importances_mean[order], xerr=found.importances_std[order], color=COLOR, ecolor=ACCENT)
-    axes.set_xlabel(f"how much worse {scoring.removeprefix('neg_').replace('_', ' ')} gets when the column is shuffled")
+    axes.barh(names, means[order], xerr=spreads[order], color=COLOR, ecolor=ACCENT)
+    axes.set_xlabel(f"{'RMSE' if model.manifest.task == 'regression' else 'log loss'} rises by, when shuffled")
     return _to_png(figure)
-
-
-def _can_score_probabilities(model: SavedModel, y: pd.Series) -> bool:
-    """Return whether the rows hold exactly the classes the model knows, as scikit-learn's log loss wants it."""
-    return sorted(set(y)) == sorted(model.manifest.classes or [])
 
 
 def build_report(

@@ -444,7 +444,13 @@ def test_api_keys_guard_all_but_health(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MAX_BATCH_ROWS", "0"), ("LOG_LEVEL", "loud"), ("MAX_BODY_BYTES", "4MB"), ("MODEL_POLL_S", "0")],
+    [
+        ("MAX_BATCH_ROWS", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("MAX_BODY_BYTES", "4MB"),
+        ("MODEL_POLL_S", "0"),
+        ("API_KEYS", " , "),
+    ],
 )
 def test_wrong_setting_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)

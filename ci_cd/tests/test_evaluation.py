@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from sklearn.inspection import permutation_importance
 from small_runs import assert_refused, build_columns, run_stages, snapshot, write_csv
 
 from data_ingestion import handoff
 from evaluation.evaluate_model import check_parity
 from evaluation.metrics import bootstrap_intervals, compute_scores, predict_dummy, to_arrays
+from evaluation.report import measure_importance
 from models import artifact
 from models.artifact import Predictions
 
@@ -234,6 +236,18 @@ def test_report_needs_no_network_and_no_script(evaluated: dict[str, Path]) -> No
         sources = re.findall(r'src="([^"]{0,30})', page)
         assert len(sources) >= 2
         assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_importance_equals_scikit_learns_on_the_raw_columns(evaluated: dict[str, Path], task: str) -> None:
+    model = artifact.load_model(evaluated[task] / "models")
+    raw = pd.read_parquet(evaluated[task] / "data" / "raw.parquet")
+    X, y = raw[list(model.contract.features)], raw["target"]
+    scoring = "neg_root_mean_squared_error" if task == "regression" else "neg_log_loss"
+    expected = permutation_importance(model.pipeline, X, y, scoring=scoring, n_repeats=5, random_state=3)
+    means, spreads = measure_importance(model, X, y, seed=3)
+    assert means == pytest.approx(expected.importances_mean, rel=1e-9, abs=1e-12)
+    assert spreads == pytest.approx(expected.importances_std, rel=1e-9, abs=1e-12)
 
 
 def test_figures_are_files_too(evaluated: dict[str, Path]) -> None:

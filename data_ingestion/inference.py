@@ -267,6 +267,8 @@ def infer_target(guess: Column, texts: pa.Array, missing: list[str], task: str) 
         raise ValueError("every value is missing")
     numeric = guess.kind in ("number", "integer")
     distinct = pc.count_distinct(cast_column(present, guess, []).values).as_py()
+    if not distinct:
+        raise ValueError("no value is a finite number of at most 1e30")
     if distinct < 2:
         raise ValueError("every value is the same, so there is nothing to predict")
     is_class = not numeric or distinct == 2 or (guess.kind == "integer" and distinct <= MAX_INTEGER_CLASSES)

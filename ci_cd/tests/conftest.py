@@ -19,6 +19,8 @@ STAGES = {
     "evaluate": "evaluation/evaluate_model.py",
     "track": "mlflow/mlflow_setup.py",
 }
+# The tests' models are small: a second thread only waits for the first, longest on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "mlflow")]
 
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]

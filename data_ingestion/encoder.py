@@ -25,6 +25,7 @@ DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute", "days")
 UNSEEN_CODE = -1  # a category that the train rows do not hold
 MISSING_CODE = -2  # no category at all
 ISO = "iso"
+MAX_NUMBER = 1e30  # as in the contract
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 COMMA_NUMBER = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?", re.ASCII)  # 1.234,5
 INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
@@ -91,7 +92,9 @@ def cast_series(values: pd.Series, column: Mapping[str, object]) -> pd.Series:
     if not pd.api.types.is_numeric_dtype(values.dtype):
         return _cast_each(values, column, _parse_number).astype("float64")
     numbers = values.astype("float64")
-    is_fault = np.isinf(numbers) if kind == "number" else np.isinf(numbers) | (numbers % 1 > 0)
+    is_fault = numbers.abs() > MAX_NUMBER
+    if kind == "integer":
+        is_fault |= numbers % 1 > 0
     if is_fault.any():
         row = int(np.flatnonzero(is_fault)[0])
         raise _describe_fault(column, row, numbers.iloc[row])
@@ -130,13 +133,14 @@ def _trim(value: object) -> object:
 
 def _parse_number(value: object, column: Mapping[str, object]) -> float:
     is_integer = column["kind"] == "integer"
-    if isinstance(value, str) and column.get("decimal") == "," and COMMA_NUMBER.fullmatch(value):
-        value = value.replace(".", "").replace(",", ".")
-    if isinstance(value, str) and not (INTEGER if is_integer else NUMBER).fullmatch(value):
-        raise ValueError("not written as one")
+    has_comma = not is_integer and column.get("decimal") == ","
+    if isinstance(value, str):
+        if not (INTEGER if is_integer else COMMA_NUMBER if has_comma else NUMBER).fullmatch(value):
+            raise ValueError("not written as one")
+        value = value.replace(".", "").replace(",", ".") if has_comma else value
     number = float(value)  # type: ignore[arg-type]
-    if not np.isfinite(number) or (is_integer and not number.is_integer()):
-        raise ValueError("not finite, or not whole")
+    if not abs(number) <= MAX_NUMBER or (is_integer and not number.is_integer()):
+        raise ValueError("too large, or not whole")
     return number
 
 

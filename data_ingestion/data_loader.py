@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pydantic import Field
 
-from data_ingestion import csv_reader, sources
 from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
@@ -103,10 +102,11 @@ def describe_load(loaded: "Loaded", rejected: "pa.Table", contract: Contract) ->
     """Return the lines that tell what was read, the first five rows at fault among them."""
     import pyarrow.compute as pc
 
+    from data_ingestion.csv_reader import SEPARATORS
     from data_ingestion.validation import TARGET_MISSING
 
     total = loaded.table.num_rows + len(loaded.rejects)
-    separator = csv_reader.SEPARATORS.get(contract.separator, repr(contract.separator))
+    separator = SEPARATORS.get(contract.separator, repr(contract.separator))
     lines = [
         f"{contract.source}: {count_of(total, 'row')}, {count_of(len(contract.columns), 'column')}, "
         f"separated by {separator}",
@@ -140,6 +140,7 @@ def describe_target(contract: Contract) -> str:
 
 def load(workspace: Workspace, params: LoadParams) -> None:
     """Read the source, hold it against the contract, and write the three outputs together."""
+    from data_ingestion import csv_reader, sources
     from data_ingestion.validation import (
         Loaded,
         apply_contract,

@@ -113,7 +113,11 @@ def read_texts(content: bytes, separator: str, name: str) -> TextTable:
     import pyarrow.csv as pa_csv
 
     _check_quotes(content, separator, name)
-    header = next(csv.reader(io.StringIO(content.decode(), newline=""), delimiter=separator))
+    content = content.lstrip(b"\r\n")  # blank lines are no records, not even before the header
+    try:
+        header = next(csv.reader(io.StringIO(content.decode(), newline=""), delimiter=separator))
+    except csv.Error as err:
+        raise PipelineError(f"{name} line 1: the header cannot be read: {err}. Mend the file.") from err
     names = _name_columns(header, name)
     rejects: list[Reject] = []
 

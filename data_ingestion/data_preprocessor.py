@@ -77,6 +77,7 @@ def describe_features(contract: Contract) -> list[dict[str, object]]:
             "false_values": column.false_values or ["false"],
             "format": column.format or contracts.ISO,
             "decimal": column.decimal or ".",
+            "categories": column.categories or [],
         }
         for name, column in contract.features.items()
     ]

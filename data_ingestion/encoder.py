@@ -167,10 +167,12 @@ def _parse_datetime(value: object, column: Mapping[str, object]) -> datetime:
 
 
 def _format_category(value: object, column: Mapping[str, object]) -> str:
-    """Return a category as its text; pandas reads the texts 1 and 2 beside a missing one as 1.0 and 2.0."""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+    """Return a category as its text. pandas reads the texts 1.0 as numbers, and 1 beside a missing value as 1.0."""
+    if not isinstance(value, float | np.floating) or not float(value).is_integer():
+        return str(value)
+    known: Sequence[str] = column.get("categories", ())  # type: ignore[assignment]
+    spellings = (str(int(value)), str(float(value)))
+    return next((text for text in spellings if text in known), spellings[0])
 
 
 def split_dates(X: pd.DataFrame) -> pd.DataFrame:

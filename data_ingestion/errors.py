@@ -59,5 +59,5 @@ def run_stage(main: Callable[[], int | None]) -> int:
         print(f"error: {err}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was changed", file=sys.stderr)
+        print("error: interrupted; every file is whole. Run the command again", file=sys.stderr)
         return 130

@@ -1,6 +1,7 @@
 """What the columns of a CSV hold, found out over the whole file.
 
-A column is a number, an integer, a boolean or a date when all but a tolerated share of its present values read as one;
+A column is a number, an integer or a date when all but a tolerated share of its present values read as one, and a
+boolean when all are two words such as yes and no;
 otherwise it is a category, or text. What would lose information stays text: leading zeros, integers of more than 18
 digits, exponents among integers.
 """
@@ -20,6 +21,7 @@ from data_ingestion.schema import ISO, MISSING, WHOLE_FILE, Column, Contract, Ki
 
 MAX_CATEGORIES_LISTED = 1000
 MAX_INTEGER_CLASSES = 10
+MAX_CLASSES = 100
 MIN_ROWS_FOR_ID = 20
 SNIFFED_VALUES = 1000
 BOOLEAN_WORDS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
@@ -227,10 +229,10 @@ def _find_uselessness(name: str, column: Column, values: pa.Array) -> str | None
         return "every value is different, as in an id"
     if kind == "category" and distinct > 0.9 * count:
         return f"almost every value is different ({distinct:,} of {count:,})"
-    if kind == "integer" and distinct == count:
-        span = pc.max(values).as_py() - pc.min(values).as_py() + 1
-        if span == count or _ID_NAME.search(name):
-            return "every value is different, as in an id"
+    if kind == "integer" and distinct > 0.9 * count and _ID_NAME.search(name):
+        return f"almost every value is different ({distinct:,} of {count:,}), as in an id"
+    if kind == "integer" and distinct == count and pc.max(values).as_py() - pc.min(values).as_py() + 1 == count:
+        return "every value is different, as in an id"
     return None
 
 
@@ -276,7 +278,7 @@ def infer_target(guess: Column, texts: pa.Array, missing: list[str], task: str) 
         raise ValueError(f"a regression needs numbers, got values of kind {guess.kind}")
     if task == "regression" or (task == "auto" and not is_class):
         return _as_target(guess, "number" if guess.kind == "number" else "integer", present), "regression"
-    if distinct > max(100, MAX_INTEGER_CLASSES) or 2 * distinct > len(present):
+    if distinct > MAX_CLASSES or 2 * distinct > len(present):
         raise ValueError(f"{distinct:,} different values in {len(present):,} rows are too many to be classes")
     is_whole = numeric and _count(present, INTEGER) == len(present)
     kind: Kind = "integer" if is_whole else "category"
@@ -324,7 +326,9 @@ def merge_edits(inferred: Contract, current: Contract, edited: list[str]) -> tup
     update: dict[str, object] = {"columns": columns}
     if WHOLE_FILE in edited:
         kept.append(WHOLE_FILE)
-        update |= {"missing": current.missing, "separator": current.separator}
+        update["missing"] = current.missing
+        if current.source == inferred.source:
+            update["separator"] = current.separator
         if current.target == inferred.target:
             update["task"] = current.task
     return inferred.model_copy(update=update), kept

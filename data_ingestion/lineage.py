@@ -66,7 +66,7 @@ def sha256_code(folders: Sequence[str], distributions: Sequence[str] = ()) -> st
 
     digest = hashlib.sha256()
     for folder in folders:
-        for source in sorted((REPOSITORY / folder).glob("*.py")):
+        for source in sorted([*(REPOSITORY / folder).glob("*.py"), *(REPOSITORY / folder).glob("templates/*")]):
             digest.update(source.name.encode() + b"\0" + source.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     for name in distributions:
         digest.update(f"{name}=={version(name)}\0".encode())

@@ -35,7 +35,11 @@ def read_source(path: Path, workspace: Workspace) -> bytes:
     PipelineError : it is missing, empty, not a regular file, a link that leaves data/, or it changes meanwhile
     """
     data_root = workspace.root / "data"
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as err:
+        raise PipelineError(f"{path} cannot be a file: {err.strerror}. Name an existing CSV: --source FILE") from err
+    if not exists:
         raise PipelineError(f"{path} does not exist. Name an existing CSV: --source path/to/file.csv")
     if path.absolute().is_relative_to(data_root) and not path.resolve().is_relative_to(data_root.resolve()):
         raise PipelineError(

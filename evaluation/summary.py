@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(describe_run(metrics, params.markdown)))
     if not params.markdown:
         root = "" if params.root == files.REPOSITORY else f" ROOT={shlex.quote(str(params.root))}"
-        print(f"\nreport:     {workspace.report}\nnext:       make serve{root}   (predictions over HTTP)")
+        print(
+            f"\nreport:     {workspace.show(workspace.report)}\nnext:       make serve{root}   (predictions over HTTP)"
+        )
         print(f"            make ui{root}      (the runs in MLflow)")
 
 

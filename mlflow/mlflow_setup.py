@@ -10,7 +10,7 @@ the run is recorded locally and waits in <root>/mlflow/pending until --sync send
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -119,6 +119,18 @@ def _first_line(err: BaseException) -> str:
     return (str(err) or type(err).__name__).splitlines()[0][:160]
 
 
+def is_recorded(marker: Path, state: Mapping[str, object], workspace: Workspace) -> bool:
+    """Return whether the last run that was recorded is this one, in a store that still stands."""
+    import stores
+
+    if state["uri"] == stores.local_uri(workspace) and not (workspace.tracking / "mlflow.db").is_file():
+        return False
+    try:
+        return files.read_json(marker, __file__) == state
+    except PipelineError:  # not there, or damaged: it only saves work
+        return False
+
+
 def track(workspace: Workspace, params: TrackParams) -> None:
     """Read the outputs of the earlier stages and record them."""
     import stores
@@ -129,8 +141,9 @@ def track(workspace: Workspace, params: TrackParams) -> None:
         "metrics": files.sha256_input(workspace.metrics, "evaluation/evaluate_model.py"),
         "uri": uri,
         "params": params.effective(),
+        "code": files.sha256_code(["data_ingestion", "models", "mlflow"], ["mlflow-skinny"]),
     }
-    if params.if_changed and not params.sync and marker.is_file() and files.read_json(marker, __file__) == state:
+    if params.if_changed and not params.sync and is_recorded(marker, state, workspace):
         print("the MLflow run is up to date with models/metrics.json")
         return
     stores.configure_client()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from data_ingestion import handoff as files
 from data_ingestion.handoff import REPOSITORY, Workspace
-from data_ingestion.schema import Column, Contract
+from data_ingestion.schema import Column, Contract, read_contract
 from models import artifact
 from models.artifact import SavedModel
 
@@ -49,8 +49,11 @@ class RunFiles:
     def paths(self) -> list[Path]:
         """The files that go with a run, those that exist."""
         w = self.workspace
-        fixed = [w.metrics, w.models / artifact.MANIFEST, w.models / artifact.PICKLE, w.schema, w.report]
-        return [path for path in [*fixed, *sorted(w.figures.glob("*.png"))] if path.is_file()]
+        fixed = [w.metrics, w.models / artifact.MANIFEST, w.models / artifact.PICKLE]
+        if w.schema.is_file() and read_contract(w.schema)[0].fingerprint() == self.model.contract.fingerprint():
+            fixed.append(w.schema)  # edited since, it is another model's
+        made: Mapping[str, object] = self.metrics["test"]["lineage"]["outputs"]  # type: ignore[index]
+        return [path for path in [*fixed, *(w.report.parent / name for name in sorted(made))] if path.is_file()]
 
 
 def read_run_files(workspace: Workspace) -> RunFiles:
@@ -117,6 +120,8 @@ def log_run(client: "MlflowClient", experiment_id: str, run_files: RunFiles, reg
     registered_name : the registered model
     root : the root that the run is from, which need not be where its files stand
     """
+    import mlflow
+
     manifest = run_files.model.manifest
     digest = files.sha256_json(run_files.metrics)
     done = find_run(client, experiment_id, manifest.model_version)
@@ -124,6 +129,9 @@ def log_run(client: "MlflowClient", experiment_id: str, run_files: RunFiles, reg
         if done.data.tags.get(METRICS_TAG) != digest:
             _log_evaluation(client, done.info.run_id, run_files)
             client.set_tag(done.info.run_id, METRICS_TAG, digest)
+        for output in done.outputs.model_outputs if done.outputs else []:
+            info = mlflow.models.get_model_info(f"models:/{output.model_id}")
+            _register_model(client, registered_name, info, manifest.model_version)
         return str(done.info.run_id)
     tags = {VERSION_TAG: manifest.model_version, ROOT_TAG: name_root(root), COMPLETE_TAG: "false", METRICS_TAG: digest}
     with _start_run(experiment_id, f"{run_files.metrics['target']} {manifest.model_version}", tags) as run_id:
@@ -216,6 +224,8 @@ def name_type(column: Column, present: bool = False) -> str:
     present : no value is missing, whatever the contract allows; pandas reads integers among missing values as floats
     """
     whole = present or not column.nullable
+    if column.decimal == ",":
+        return "string"
     if column.kind == "number" or (column.kind == "integer" and not whole):
         return "double"
     if column.kind == "integer":
@@ -267,7 +277,7 @@ def _log_model(run_files: RunFiles) -> "ModelInfo":
 
 
 def _register_model(client: "MlflowClient", name: str, info: "ModelInfo", version: str) -> None:
-    """Register the logged model and point the challenger alias at it."""
+    """Register the logged model under this name unless it is, and point the challenger alias at it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -275,6 +285,11 @@ def _register_model(client: "MlflowClient", name: str, info: "ModelInfo", versio
     except MlflowException as err:
         if err.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    versions = client.search_model_versions(f"name='{name}'")
+    known = [found.version for found in versions if found.tags.get(VERSION_TAG) == version]
+    if known:
+        client.set_registered_model_alias(name, ALIAS, known[0])
+        return
     registered = client.create_model_version(
         name, info.model_uri, run_id=info.run_id, model_id=info.model_id, tags={VERSION_TAG: version}
     )

@@ -30,6 +30,7 @@ Metric = Literal["rmse", "roc_auc", "log_loss"]
 METRICS: Mapping[Task, Metric] = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
 GREATER_IS_BETTER: Mapping[Metric, bool] = {"rmse": False, "roc_auc": True, "log_loss": False}
 MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a tenth of the rows is too few to say when to stop
+MIN_CLASS_ROWS_EARLY_STOPPING = 20
 MIN_ROWS_PROCESSES = 5_000  # below this, starting worker processes costs more than it saves
 MIN_ROWS_THREADS = 100_000  # below this, a second thread makes a boosting fit slower on a busy machine
 
@@ -58,14 +59,14 @@ class CrossValidation:
         return float(np.nanstd(self.scores, ddof=1) / np.sqrt(np.count_nonzero(~np.isnan(self.scores))))
 
 
-def build_candidates(task: Task, columns: Sequence[str], n_rows: int, seed: int) -> dict[str, BaseEstimator]:
+def build_candidates(task: Task, columns: Sequence[str], y: pd.Series, seed: int) -> dict[str, BaseEstimator]:
     """Return the unfitted candidates by name, the simplest first.
 
     Parameters
     ----------
     task : what to predict
     columns : the encoded columns
-    n_rows : the train rows, which decide whether boosting may hold some back to stop early
+    y : (n_rows,) target of the train rows; many enough of each class, boosting holds some back to stop early
     seed : for the candidates that draw at random
     """
     codes = [name for name in columns if name.startswith("category__")]
@@ -73,7 +74,9 @@ def build_candidates(task: Task, columns: Sequence[str], n_rows: int, seed: int)
         [("codes", OneHotEncoder(handle_unknown="ignore", sparse_output=False), codes)] if codes else [],
         remainder=StandardScaler(),
     )
-    early = n_rows >= MIN_ROWS_EARLY_STOPPING
+    early = len(y) >= MIN_ROWS_EARLY_STOPPING
+    if task != "regression":  # rows are held back class by class, in every fold
+        early = early and y.value_counts().min() >= MIN_CLASS_ROWS_EARLY_STOPPING
     boosting = {
         "learning_rate": 0.05,
         "max_iter": 1000 if early else 150,
@@ -119,8 +122,26 @@ def build_folds(
 
     Raises
     ------
-    PipelineError : the rows are too few for that many folds, or hold one group
+    PipelineError : the rows are too few for that many folds, or hold one group, or fewer than two folds hold two
+        classes to fit on and, for two classes, to be judged by
     """
+    folds = _cut_folds(task, strategy, y, n_folds, seed, order)
+    if task == "regression":
+        return folds
+    needed = 2 if task == "binary" else 1
+    usable = [(fit, check) for fit, check in folds if y.iloc[fit].nunique() > 1 and y.iloc[check].nunique() >= needed]
+    if len(usable) < 2:
+        raise PipelineError(
+            f"--split {strategy} leaves {len(usable)} of {len(folds)} folds with two classes, and comparing needs two "
+            "such folds. Choose another --split, or other --folds."
+        )
+    return usable
+
+
+def _cut_folds(
+    task: Task, strategy: Strategy, y: pd.Series, n_folds: int, seed: int, order: NDArray[np.object_] | None
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return (fit, validation) positions per fold; see `build_folds`."""
     positions = np.arange(len(y))
     if strategy == "group" and order is not None:
         groups, names = pd.factorize(order, use_na_sentinel=False)  # no group is a group too, as in the split

@@ -112,7 +112,7 @@ def compare_candidates(data: TrainingData, params: TrainParams) -> "list[CrossVa
     metric = candidates.METRICS[contract.task]
     strategy: Strategy = data.preprocessed.params["split"]  # type: ignore[assignment]
     folds = candidates.build_folds(contract.task, strategy, data.y, params.folds, params.seed, find_order(data))
-    choices = candidates.build_candidates(contract.task, list(data.X.columns), len(data.X), params.seed)
+    choices = candidates.build_candidates(contract.task, list(data.X.columns), data.y, params.seed)
     with show_progress("cross-validating", total=len(choices) * len(folds)) as report:
         results = candidates.cross_validate(choices, data.X, data.y, folds, metric, report)
     return candidates.rank_candidates(results, metric)
@@ -124,7 +124,7 @@ def fit_pipeline(data: TrainingData, name: str, params: TrainParams) -> "Pipelin
 
     from models import candidates
 
-    choices = candidates.build_candidates(data.contract.task, list(data.X.columns), len(data.X), params.seed)
+    choices = candidates.build_candidates(data.contract.task, list(data.X.columns), data.y, params.seed)
     estimator = candidates.fit_estimator(choices[name], data.X, data.y)
     return Pipeline([("encoder", data.encoder), ("estimator", estimator)])
 
@@ -192,7 +192,9 @@ def is_up_to_date(workspace: Workspace, lineage: Lineage) -> bool:
         return False
     same = files.parse_lineage(manifest.lineage).matches(lineage)
     written = Lineage("", {}, {}, "", outputs=manifest.files)
-    return same and metrics["model_version"] == manifest.model_version and files.has_outputs(written, workspace.models)
+    return (
+        same and metrics.get("model_version") == manifest.model_version and files.has_outputs(written, workspace.models)
+    )
 
 
 def train(workspace: Workspace, params: TrainParams) -> None:

@@ -372,3 +372,16 @@ def test_decimal_commas_are_read_as_the_numbers_they_are(load: Load, root: Path)
     column, values = read_column(root, "c")
     assert column.decimal == ","
     assert set(values) == {12.5, -3.25, 1234.5, 7.0}
+
+
+def test_blank_lines_before_the_header_are_no_header(call_stage, root: Path, tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7 + 0.5},{i}\n" for i in range(40))
+    (tmp_path / "my.csv").write_text(f"\n\r\nx,y\n{rows}oops,1\n", encoding="utf-8", newline="")
+    done = call_stage("load", root, "--source", tmp_path / "my.csv", "--target", "y", "--max-rejected", 0.1)
+    assert done.returncode == 0, done.stderr
+    assert 'line 44: column "x" expects a finite number' in done.stdout
+
+
+def test_id_with_a_repeated_row_is_still_an_id(load: Load, root: Path) -> None:
+    done = load({"customer_id": [str(1000 + 3 * i) for i in range(39)] + ["1000"]})
+    assert 'ignored "customer_id": almost every value is different (39 of 40), as in an id' in done.stdout

@@ -344,3 +344,38 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_signature_has_the_types_that_pandas_reads(column: Column, name: str) -> None:
     assert run_logging.name_type(column) == name
+
+
+def test_challenger_follows_the_saved_model_back_to_an_earlier_version(tracked_copy: Path, run_stage: RunStage) -> None:
+    first = read_metrics(tracked_copy)["model_version"]
+    for flags in (["--folds", 3], []):
+        assert run_stage("train", tracked_copy, *flags).returncode == 0
+        assert run_stage("evaluate", tracked_copy, "--resamples", 100).returncode == 0
+        assert track(tracked_copy) == 0
+    client = open_client(tracked_copy)
+    assert client.get_model_version_by_alias("body_mass_g", "challenger").tags["model_version"] == first
+    assert len(client.search_model_versions("name='body_mass_g'")) == 2
+
+
+def test_recorded_run_is_registered_under_another_name_too(tracked_copy: Path) -> None:
+    assert track(tracked_copy, "--registered-model", "penguins") == 0
+    version = open_client(tracked_copy).get_model_version_by_alias("penguins", "challenger")
+    assert version.tags["model_version"] == read_metrics(tracked_copy)["model_version"]
+
+
+@pytest.mark.parametrize("lost", ["mlflow.db", "tracked.json"])
+def test_store_or_marker_that_is_lost_is_made_again(tracked_copy: Path, lost: str) -> None:
+    path = Workspace(tracked_copy).tracking / lost
+    path.unlink() if lost == "mlflow.db" else path.write_text("{", encoding="utf-8")
+    assert track(tracked_copy, "--if-changed") == 0
+    assert [run.info.status for run in list_runs(open_client(tracked_copy))] == ["FINISHED"]
+
+
+def test_figures_and_schema_of_another_model_are_left_out(tracked_copy: Path) -> None:
+    workspace = Workspace(tracked_copy)
+    (workspace.figures / "roc_curve.png").write_bytes(b"of an earlier classification")
+    text = workspace.schema.read_text(encoding="utf-8")
+    workspace.schema.write_text(text.replace("max: 59.6", "max: 70.0"), encoding="utf-8")
+    names = {path.name for path in run_logging.read_run_files(workspace).paths}
+    assert "residuals.png" in names
+    assert not names & {"roc_curve.png", "schema.yaml"}

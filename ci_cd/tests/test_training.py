@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from small_runs import PIPELINE, assert_refused, build_columns, run_stages, snapshot, write_csv
 
 from data_ingestion import handoff
-from models import artifact
+from data_ingestion.handoff import PipelineError
+from models import artifact, candidates
 from models.candidates import build_folds
 
 TASKS = ("regression", "binary", "multiclass")
@@ -254,3 +255,21 @@ def test_rows_with_unseen_categories_and_missing_values_are_answered(trained: di
     model = artifact.load_model(trained["regression"] / "models")
     answers = model.predict([{"width": None, "color": "mauve"}, {}, {"width": 3, "color": None}])
     assert np.isfinite(answers.values).all()
+
+
+def test_class_of_two_rows_among_many_does_not_stop_boosting() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"number__a": rng.normal(size=1500)})
+    y = pd.Series(["u"] * 800 + ["v"] * 698 + ["w"] * 2)
+    boosting = candidates.build_candidates("multiclass", ["number__a"], y, seed=0)["boosting"]
+    assert list(candidates.fit_estimator(boosting.set_params(max_iter=2), X, y).classes_) == ["u", "v", "w"]
+
+
+def test_folds_without_two_classes_are_left_out_or_refused() -> None:
+    order = np.arange(12).astype(object)
+    late = pd.Series(["no"] * 4 + ["no", "yes"] * 4)
+    folds = candidates.build_folds("binary", "time", late, 5, 0, order)
+    assert folds
+    assert all(late.iloc[fit].nunique() == late.iloc[check].nunique() == 2 for fit, check in folds)
+    with pytest.raises(PipelineError, match="leaves 0 of 5 folds with two classes"):
+        candidates.build_folds("binary", "time", pd.Series(["no"] * 11 + ["yes"]), 5, 0, order)

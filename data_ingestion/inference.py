@@ -60,12 +60,14 @@ def infer_contract(
     if target not in texts.table.column_names:
         near = suggest(target, texts.table.column_names)
         raise PipelineError(f'{source}: there is no column "{target}".{near} Use --target COLUMN')
-    columns, notes = {}, []
+    columns: dict[str, Column] = {}
+    remarks: dict[str, list[str]] = {}  # the columns that each is due to
     for name in texts.table.column_names:
         guess = infer_column(name, texts.table[name].combine_chunks(), missing, tolerated)
         columns[name] = guess.column
         if guess.remark and name != target:
-            notes.append(f'column "{name}": {guess.remark}')
+            remarks.setdefault(guess.remark, []).append(name)
+    notes = [f"column {join_names(names)}: {remark}" for remark, names in remarks.items()]
     notes += _describe_words_for_missing(texts.table)
     values = texts.table[target].combine_chunks()
     try:

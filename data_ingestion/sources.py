@@ -192,6 +192,8 @@ def write_csv(table: "pa.Table") -> bytes:
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field.name, table[field.name].cast(field.type.value_type))
+        elif pa.types.is_string_view(field.type):  # which the writer of CSV does not know
+            table = table.set_column(place, field.name, table[field.name].cast(pa.string()))
     buffer = pa.BufferOutputStream()
     pa_csv.write_csv(table, buffer)
     text: bytes = buffer.getvalue().to_pybytes()

@@ -181,6 +181,9 @@ def _log_evaluation(client: "MlflowClient", run_id: str, run_files: RunFiles) ->
     """Log the figures and every file but the pickle, which goes with the model."""
     for name, value in list_metrics(run_files.metrics).items():
         client.log_metric(run_id, name, value)
+    lineage: Mapping[str, Mapping[str, object]] = run_files.metrics["test"]["lineage"]  # type: ignore[index]
+    for name, param in lineage["params"].items():  # tags, for another evaluation of the same model may change them
+        client.set_tag(run_id, f"evaluate.{name}", str(param))
     for path in run_files.paths:
         if path.name != artifact.PICKLE:
             folder = "figures" if path.parent == run_files.workspace.figures else None

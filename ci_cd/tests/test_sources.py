@@ -20,6 +20,7 @@ TABLE = pa.table(
         "flag": [True, None, False],
         "text": ['a "quoted", text', "two\nlines", "é"],
         "moment": [datetime(2024, 2, 29, 13, 45), None, datetime(1969, 12, 31)],
+        "view": pa.array(["x", None, "z"], pa.string_view()),
         "code": pa.array(["u", "v", "u"]).dictionary_encode(),
     }
 )
@@ -79,6 +80,7 @@ def test_table_keeps_every_value(write: Callable[[pa.Table], bytes]) -> None:
     assert found["flag"] == ["true", "", "false"]
     assert found["text"] == TABLE["text"].to_pylist()
     assert [value[:16] for value in found["moment"]] == ["2024-02-29 13:45", "", "1969-12-31 00:00"]
+    assert found["view"] == ["x", "", "z"]
     assert found["code"] == ["u", "v", "u"]
 
 

@@ -139,6 +139,7 @@ def test_new_evaluation_of_the_same_model_updates_its_run(tracked_copy: Path, ru
     assert track(tracked_copy) == 0
 
     (run,) = list_runs(open_client(tracked_copy))
+    assert run.data.tags["evaluate.resamples"] == "101"
     assert run.data.metrics["test_rmse_low"] == read_metrics(tracked_copy)["test"]["intervals"]["rmse"][0]
 
 

@@ -1,11 +1,10 @@
 """The files that the stages hand to each other: how they are written and checked.
 
-This is the only module that opens them, and the one face of the four it is made of: errors.py, workspace.py (places,
-locks), lineage.py (checksums) and seal.py. Every write goes through `commit`: a file appears whole or not at all. Every
-hand-off carries its lineage, and the next stage refuses what does not match.
+This is the only module that opens them, and the one face of what it is made of: errors.py, workspace.py (places,
+locks), lineage.py (checksums), sealed_parquet.py and seal.py. Every write goes through `commit`: a file appears whole
+or not at all. Every hand-off carries its lineage, and the next stage refuses what does not match.
 """
 
-import io
 import json
 import os
 import shutil
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from data_ingestion import seal
 from data_ingestion.errors import (
     EXIT_BAD_INPUT,
     EXIT_BUSY,
@@ -41,6 +39,8 @@ from data_ingestion.workspace import REPOSITORY, Workspace, check_writable, open
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from data_ingestion.sealed_parquet import ParquetSink, ParquetSource
+
 __all__ = [
     "EXIT_BAD_INPUT",
     "EXIT_BUSY",
@@ -58,6 +58,7 @@ __all__ = [
     "has_outputs",
     "is_current",
     "new_folder",
+    "open_parquet",
     "open_workspace",
     "parse_lineage",
     "read_json",
@@ -74,8 +75,6 @@ __all__ = [
     "write_error",
 ]
 
-_LINEAGE_KEY, _SEAL_KEY = b"lineage", b"seal"
-
 
 # Writing
 
@@ -86,8 +85,9 @@ class Commit:
     def __init__(self) -> None:
         self._pending: list[tuple[Path, Path]] = []
 
-    def write(self, path: Path, write_to: Callable[[IO[bytes]], object]) -> str:
-        """Write a file beside its final place and return its sha256. It appears when the commit ends.
+    @contextmanager
+    def open(self, path: Path) -> Iterator[IO[bytes]]:
+        """Open a file beside its final place, to write and to read. It appears when the commit ends.
 
         Raises
         ------
@@ -97,13 +97,18 @@ class Commit:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._pending.append((temporary, path))
-            with temporary.open("wb") as file:
-                write_to(file)
+            with temporary.open("w+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as err:
             raise write_error(path, err, temporary) from err
-        return sha256_file(temporary)
+
+    def write(self, path: Path, write_to: Callable[[IO[bytes]], object]) -> str:
+        """Write a file and return its sha256; see `open`."""
+        with self.open(path) as file:
+            write_to(file)
+        return sha256_file(self._pending[-1][0])
 
     def write_bytes(self, path: Path, content: bytes) -> str:
         """Write `content`; see `write`."""
@@ -114,15 +119,19 @@ class Commit:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         return self.write_bytes(path, text.encode())
 
-    def write_parquet(self, path: Path, table: "pa.Table", lineage: Lineage) -> str:
-        """Write `table` with its lineage, a checksum on every page and one over the whole; see `write`."""
-        import pyarrow.parquet as pq
+    @contextmanager
+    def open_parquet(self, path: Path, schema: "pa.Schema") -> Iterator["ParquetSink"]:
+        """Open a Parquet hand-off to write row by row; close the sink with its lineage inside the block. See `open`."""
+        from data_ingestion.sealed_parquet import ParquetSink
 
-        lineage_text = json.dumps(lineage.to_dict(), sort_keys=True).encode()
-        table = table.replace_schema_metadata({_LINEAGE_KEY: lineage_text, _SEAL_KEY: seal.BLANK})
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        return self.write_bytes(path, seal.seal(buffer.getvalue()))
+        with self.open(path) as file:
+            yield ParquetSink(file, schema)
+
+    def write_parquet(self, path: Path, table: "pa.Table", lineage: Lineage) -> str:
+        """Write `table` with its lineage, a checksum on every page and one over the whole; see `open`."""
+        with self.open_parquet(path, table.schema) as sink:
+            sink.write(table)
+            return sink.close(lineage)
 
     def _publish(self) -> None:
         for temporary, path in self._pending:
@@ -194,43 +203,35 @@ def _sync_folder(folder: Path) -> None:
 # Reading
 
 
-def read_parquet(path: Path, made_by: str) -> tuple["pa.Table", Lineage]:
-    """Read a parquet hand-off and its lineage, after verifying its checksum.
+@contextmanager
+def open_parquet(path: Path, made_by: str) -> Iterator["ParquetSource"]:
+    """Open a Parquet hand-off after verifying its checksum, to read by row groups.
 
     Raises
     ------
     PipelineError : it is missing, damaged, or not a file that a stage of this pipeline wrote; `made_by` is named
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from data_ingestion.sealed_parquet import ParquetSource
 
     check_present(path, made_by)
-    content = path.read_bytes()
-    if seal.has_seal(content) and not seal.is_intact(content):
-        raise damaged_error(path, made_by)
+    source = ParquetSource(path, made_by)
     try:
-        table = pq.read_table(pa.py_buffer(content), page_checksum_verification=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as err:
-        raise damaged_error(path, made_by) from err
-    lineage = _parse_lineage(path, (table.schema.metadata or {}).get(_LINEAGE_KEY), made_by)
-    if not seal.has_seal(content):
-        raise damaged_error(path, made_by)
-    return table, lineage
+        yield source
+    finally:
+        source.close()
+
+
+def read_parquet(path: Path, made_by: str) -> tuple["pa.Table", Lineage]:
+    """Read a whole Parquet hand-off and its lineage; see `open_parquet`."""
+    with open_parquet(path, made_by) as source:
+        return source.read(), source.lineage
 
 
 def read_lineage(path: Path) -> Lineage | None:
-    """Return the lineage of a parquet hand-off, or None when it is not there whole: it must be made again."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Return the lineage of a Parquet hand-off, or None when it is not there whole: it must be made again."""
+    from data_ingestion import sealed_parquet
 
-    try:
-        content = path.read_bytes()
-        if not seal.is_intact(content):
-            return None
-        metadata = pq.read_metadata(pa.py_buffer(content)).metadata
-        return _parse_lineage(path, (metadata or {}).get(_LINEAGE_KEY), "")
-    except (pa.ArrowException, OSError, PipelineError):
-        return None
+    return sealed_parquet.read_lineage(path) if path.is_file() else None
 
 
 def read_verified(path: Path, digest: str, made_by: str) -> bytes:
@@ -278,11 +279,3 @@ def is_current(path: Path, lineage: Lineage) -> bool:
     found = read_lineage(path)
     return found is not None and found.matches(lineage) and has_outputs(found, path.parent)
 
-
-def _parse_lineage(path: Path, text: bytes | None, made_by: str) -> Lineage:
-    if text is None:
-        raise PipelineError(f"{path} was not written by this pipeline: it carries no lineage. Run: python {made_by}")
-    try:
-        return parse_lineage(json.loads(text))
-    except (ValueError, TypeError) as err:
-        raise damaged_error(path, made_by) from err

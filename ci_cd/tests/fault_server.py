@@ -42,6 +42,7 @@ LAZY = (
     "pyarrow.dataset",
     "pyarrow.pandas_compat",
     "pyarrow.parquet",
+    "data_ingestion.sealed_parquet",
 )
 
 

@@ -1,0 +1,158 @@
+"""Parquet hand-offs row group by row group: written and read in bounded memory, sealed as a whole.
+
+handoff.py is their face; it says where they stand, and makes them appear whole.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_ingestion import seal
+from data_ingestion.errors import PipelineError, damaged_error
+from data_ingestion.lineage import Lineage, parse_lineage
+
+ROWS_PER_GROUP = 131_072
+BYTES_PER_GROUP = 64 * 1024 * 1024  # a group of a table with many columns holds fewer rows
+_LINEAGE_KEY, _SEAL_KEY = b"lineage", b"seal"
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
+
+
+class ParquetSink:
+    """A Parquet file that is being written.
+
+    Compressed with zstd, a checksum on every page. Texts have dictionaries, integers and dates are stored as
+    differences: what costs least to write at almost the least size.
+
+    Parameters
+    ----------
+    file : open for reading and writing, empty
+    schema : the columns
+    """
+
+    def __init__(self, file: IO[bytes], schema: pa.Schema) -> None:
+        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_dictionary(f.type)]
+        whole = [f.name for f in schema if pa.types.is_int64(f.type) or pa.types.is_timestamp(f.type)]
+        self._sealing = seal.SealingFile(file)
+        self._writer = pq.ParquetWriter(
+            self._sealing,
+            schema.remove_metadata(),
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=texts,
+            column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
+            write_page_checksum=True,
+        )
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        row_bytes = 16 * max(1, len(schema.names))
+        self._group_rows = max(1024, min(ROWS_PER_GROUP, BYTES_PER_GROUP // row_bytes))
+        self.num_rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows. Groups are cut by count alone, so the same rows give the same bytes however they come."""
+        self._waiting.append(table)
+        self._waiting_rows += table.num_rows
+        while self._waiting_rows >= self._group_rows:
+            rows = pa.concat_tables(self._waiting)
+            self._write_group(rows.slice(0, self._group_rows))
+            self._waiting = [rows.slice(self._group_rows)]
+            self._waiting_rows = self._waiting[0].num_rows
+
+    def close(self, lineage: Lineage) -> str:
+        """Write what is left, the lineage and the seal, and return the sha256 of the file."""
+        if self._waiting_rows:
+            self._write_group(pa.concat_tables(self._waiting))
+        text = json.dumps(lineage.to_dict(), sort_keys=True)
+        self._sealing.mark_footer()
+        self._writer.add_key_value_metadata({_LINEAGE_KEY: text, _SEAL_KEY: seal.BLANK})
+        self._writer.close()
+        return self._sealing.seal()
+
+    def _write_group(self, rows: pa.Table) -> None:
+        self._writer.write_table(rows.combine_chunks(), row_group_size=self._group_rows)
+        self.num_rows += rows.num_rows
+
+
+class ParquetSource:
+    """A Parquet hand-off that has been verified to the last bit.
+
+    Parameters
+    ----------
+    path : the file
+    made_by : the script that makes it, for messages
+
+    Raises
+    ------
+    PipelineError : it is damaged, or not a file that a stage of this pipeline wrote
+    """
+
+    def __init__(self, path: Path, made_by: str) -> None:
+        self.path, self._made_by = path, made_by
+        is_sealed = seal.has_seal(path)
+        if is_sealed and not seal.is_intact(path):
+            raise damaged_error(path, made_by)
+        try:
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+            metadata = self._file.metadata.metadata or {}
+        except _DAMAGE as err:
+            raise damaged_error(path, made_by) from err
+        self.schema: pa.Schema = self._file.schema_arrow.remove_metadata()
+        self.lineage = _parse_lineage(path, metadata.get(_LINEAGE_KEY), made_by)
+        if not is_sealed:
+            raise damaged_error(path, made_by)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows it holds."""
+        return int(self._file.metadata.num_rows)
+
+    def iterate(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the row groups in order, of all columns or of these."""
+        for number in range(self._file.num_row_groups):
+            yield self.read_group(number, columns)
+
+    @property
+    def num_groups(self) -> int:
+        """How many row groups it holds."""
+        return int(self._file.num_row_groups)
+
+    def read_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return one row group."""
+        try:
+            return self._file.read_row_group(number, columns).replace_schema_metadata(None)
+        except _DAMAGE as err:
+            raise damaged_error(self.path, self._made_by) from err
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the whole table."""
+        try:
+            return self._file.read(columns).replace_schema_metadata(None)
+        except _DAMAGE as err:
+            raise damaged_error(self.path, self._made_by) from err
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_lineage(path: Path) -> Lineage | None:
+    """Return the lineage of a Parquet hand-off, or None when it is not there whole: it must be made again."""
+    try:
+        source = ParquetSource(path, "")
+    except (OSError, PipelineError):
+        return None
+    source.close()
+    return source.lineage
+
+
+def _parse_lineage(path: Path, text: bytes | None, made_by: str) -> Lineage:
+    if text is None:
+        raise PipelineError(f"{path} was not written by this pipeline: it carries no lineage. Run: python {made_by}")
+    try:
+        return parse_lineage(json.loads(text))
+    except (ValueError, TypeError) as err:
+        raise damaged_error(path, made_by) from err

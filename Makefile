@@ -74,9 +74,7 @@ ui: $(STAMP) ## look at runs and registered models in MLflow (PORT=5000 ROOT=fol
 		--backend-store-uri sqlite:///$(folder)mlflow/mlflow.db --artifacts-destination $(folder)mlflow/artifacts
 
 bench: $(STAMP) ## run the benchmarks
-	@found=; for script in ci_cd/benchmarks/bench_*.py; do \
-		if test -f "$$script"; then found=1; echo "$$script"; $(BIN)/python "$$script" || exit 1; fi; \
-	done; test -n "$$found" || echo "there is no ci_cd/benchmarks/bench_*.py yet"
+	@set -e; for script in $(wildcard ci_cd/benchmarks/bench_*.py); do echo $$script; $(BIN)/python $$script; done
 
 image: ## build the container image of the API with docker, podman or buildah (IMAGE=name BASE=image)
 	@for tool in docker podman buildah; do \

@@ -84,7 +84,7 @@ image: ## build the container image of the API with docker, podman or buildah (I
 	done; echo "error: found no docker, podman or buildah that answers. Install or start one." >&2; exit 1
 
 clean: ## remove what run can make again; CSVs, data/schema.yaml, tracked runs and .venv stay (ROOT=folder)
-	cd $(or $(folder),.) && rm -rf data/raw.parquet data/rejected.parquet data/processed.parquet data/encoder.pkl data/leaks.json \
+	cd $(or $(folder),.) && rm -rf data/raw.parquet data/rejected.parquet data/processed.parquet data/encoder.pkl data/encoding.json data/leaks.json \
 		models/saved_model.pkl models/saved_model.npz models/saved_model.json models/metrics.json \
 		evaluation/report.html evaluation/figures
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,34 +1,35 @@
-"""Split data/raw.parquet, look for leaks, fit the encoder on the train rows, and encode.
+"""Split data/raw.parquet, look for leaks, fit the encoder on the train rows, and encode, row group by row group.
 
-Writes data/processed.parquet, data/encoder.pkl and data/leaks.json. `processed.parquet` holds row_id (the row's place
-in raw.parquet), split (train or test), the encoded features and the target.
+Writes data/processed.parquet, data/encoder.pkl, data/encoding.json and data/leaks.json. `processed.parquet` holds
+row_id (the row's place in raw.parquet), split (train, test, validation, or gap), the encoded features and the target.
 
     python data_ingestion/data_preprocessor.py --split hash --test-size 0.2
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
-from data_ingestion.progress import show_progress
 from data_ingestion.schema import Contract, Strategy
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
-    from sklearn.pipeline import Pipeline
 
     from data_ingestion.leaks import Finding
+    from data_ingestion.learnt import Learnt
+    from data_ingestion.row_groups import RowGroups
+    from data_ingestion.scan import Scan
+    from data_ingestion.sealed_parquet import ParquetSource
 
 LIBRARIES = ("pyarrow", "numpy", "pandas", "scikit-learn")
 
@@ -41,29 +42,44 @@ class PreprocessParams(StageParams):
     split: Strategy = Field("hash", description="how to choose the test rows")
     split_column: str | None = Field(None, description="column of --split group or time; none: the one with that role")
     test_size: float = Field(0.2, gt=0, lt=1, description="share of test rows")
+    validation_size: float = Field(
+        0.0, ge=0, lt=1, description="share of validation rows: neither trained nor tested on"
+    )
+    gap: float = Field(0.0, ge=0, description="--split time leaves out the rows of so many days before the cut")
     min_frequency: int = Field(5, ge=1, description="categories with fewer train rows share one code")
     max_levels: int = Field(50, ge=1, le=250, description="categories with more levels become target means")
     strict: bool = Field(False, description="stop at a sign that the target has leaked into the features")
 
+    @model_validator(mode="after")
+    def _check_shares(self) -> "PreprocessParams":
+        if self.test_size + self.validation_size >= 1:
+            raise PipelineError(
+                f"test_size {self.test_size:g} and validation_size {self.validation_size:g} leave no row to train on. "
+                "Choose a smaller one."
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """The outcome of this stage.
+    """What is known before the rows are encoded.
 
     Parameters
     ----------
-    table : row_id, split, the encoded features and the target of every row
-    encoder : fitted on the train rows
-    target_means : the categories that became target means
+    scan : the split, and the sample that was learnt from
+    learnt : the encoder, fitted on the train rows
     leaks : what looks like a leak
-    rows : how many train and how many test
+    encoding : what became of every column
     """
 
-    table: "pa.Table"
-    encoder: "Pipeline"
-    target_means: list[str]
+    scan: "Scan"
+    learnt: "Learnt"
     leaks: "list[Finding]"
-    rows: dict[str, int]
+    encoding: dict[str, object]
+
+    def count_rows(self) -> dict[str, int]:
+        """Return the rows by side; validation and gap only where there are any."""
+        return {side: n for side, n in self.scan.count_sides().items() if n or side in ("train", "test")}
 
 
 def describe_features(contract: Contract) -> list[dict[str, object]]:
@@ -83,66 +99,61 @@ def describe_features(contract: Contract) -> list[dict[str, object]]:
     ]
 
 
-def find_target_means(X_train: "pd.DataFrame", contract: Contract, max_levels: int) -> list[str]:
-    """Return the categories with more levels among the train rows than codes are good for."""
-    return [
-        name
-        for name, column in contract.features.items()
-        if column.kind == "category" and X_train[name].nunique() > max_levels
-    ]
+def prepare_rows(raw: "RowGroups", contract: Contract, params: PreprocessParams) -> Prepared:
+    """Split the rows, look for leaks, and fit the encoder on a sample of the train rows."""
+    from data_ingestion.scan import N_FOLDS, scan_rows
+    from data_ingestion.splitter import SplitRequest, check_split, plan_split
 
+    request = SplitRequest(
+        params.split, params.split_column, params.test_size, params.validation_size, params.gap, params.seed
+    )
+    scan = scan_rows(raw, contract, plan_split(raw, contract, request))
+    train, folds = scan.find_train()
+    n_classes = len(train[contract.target].unique()) if contract.is_classification else None
+    check_split(scan.count_sides(), n_classes, request)
 
-def encode_rows(encoder: "Pipeline", table: "pa.Table", contract: Contract, is_test: "pd.Series") -> "pa.Table":
-    """Fit the encoder on the train rows and return all rows encoded, in the order of `table`.
+    from data_ingestion.encoding_report import report_encoding
+    from data_ingestion.leaks import find_duplicates, find_leaks
+    from data_ingestion.learnt import EncodeRequest, learn_encoder
 
-    Parameters
-    ----------
-    encoder : unfitted; fitted here
-    table : the typed rows of the source
-    contract : its columns
-    is_test : (n_rows,) bool
-    """
-    import pandas as pd
-    import pyarrow as pa
-
-    X = table.select(list(contract.features)).to_pandas()
-    y = table[contract.target].to_pandas()
+    features = describe_features(contract)
+    encode = EncodeRequest(features, contract.task, params.min_frequency, params.max_levels, params.seed)
     try:
-        train = encoder.fit_transform(X[~is_test], y[~is_test])
-        encoded = pd.concat([train, encoder.transform(X[is_test])]).sort_index()
+        learnt = learn_encoder(train, contract.target, folds, N_FOLDS, encode)
     except ValueError as err:
         raise PipelineError(f"data/raw.parquet: {err}. Mend data/schema.yaml.") from err
-    columns = {name: pa.array(encoded[name].to_numpy(dtype="float64")) for name in encoded.columns}
-    target = table[contract.target].combine_chunks()
-    return pa.table(
-        {
-            "row_id": pa.array(range(table.num_rows), pa.int64()),
-            "split": pa.array(is_test.map({True: "test", False: "train"})).dictionary_encode(),
-            **columns,
-            "target": target.cast(pa.float64()) if not contract.is_classification else target,
-        }
-    )
+    leaks = find_leaks(scan.find_audited(params.seed).to_pandas(), contract, params.seed)
+    leaks += find_duplicates(scan.contents, scan.content_sides)
+    return Prepared(scan, learnt, leaks, report_encoding(learnt, contract, params.min_frequency))
 
 
-def prepare_rows(raw: "pa.Table", contract: Contract, params: PreprocessParams) -> Prepared:
-    """Split the rows, look for leaks, and encode."""
-    import pandas as pd
+def encode_groups(
+    raw: "ParquetSource", contract: Contract, prepared: Prepared
+) -> "tuple[pa.Schema, Iterator[pa.Table]]":
+    """Return the columns of processed.parquet, and its rows group by group."""
+    import pyarrow as pa
 
-    from data_ingestion.encoder import build_encoder
-    from data_ingestion.leaks import find_leaks
-    from data_ingestion.splitter import split_rows
+    from data_ingestion.row_groups import map_groups
+    from data_ingestion.splitter import SIDES
+    from data_ingestion.stream_encoder import StreamEncoder
 
-    is_test = pd.Series(split_rows(raw, contract, params.split, params.test_size, params.seed, params.split_column))
-    frame = raw.to_pandas()
-    target_means = find_target_means(frame[~is_test], contract, params.max_levels)
-    encoder = build_encoder(describe_features(contract), target_means, contract.task, params.min_frequency, params.seed)
-    return Prepared(
-        table=encode_rows(encoder, raw, contract, is_test),
-        encoder=encoder,
-        target_means=target_means,
-        leaks=find_leaks(frame, contract, is_test.to_numpy(), params.seed),
-        rows={"train": int((~is_test).sum()), "test": int(is_test.sum())},
-    )
+    encoder = StreamEncoder(prepared.learnt.encoder, prepared.learnt.target_means)
+    target = raw.schema.field(contract.target).type if contract.is_classification else pa.float64()
+    split = pa.dictionary(pa.int32(), pa.string())
+    fields = [("row_id", pa.int64()), ("split", split), *((name, pa.float64()) for name in encoder.names)]
+    schema, names = pa.schema([*fields, ("target", target)]), pa.array(SIDES)
+
+    def encode_group(start: int, table: pa.Table) -> pa.Table:
+        sides, folds = prepared.scan.find_places(start, table.num_rows)
+        columns = [
+            pa.array(range(start, start + table.num_rows), pa.int64()),
+            pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), names),
+            *map(pa.array, encoder.encode(table, folds)),
+            table[contract.target].cast(target),
+        ]
+        return pa.table(columns, schema=schema)
+
+    return schema, map_groups(raw, [*encoder.features, contract.target], encode_group, "encoding")
 
 
 def check_leaks(leaks: "Sequence[Finding]", strict: bool) -> None:
@@ -155,16 +166,14 @@ def check_leaks(leaks: "Sequence[Finding]", strict: bool) -> None:
         )
 
 
-def describe_rows(prepared: Prepared, contract: Contract, params: PreprocessParams) -> list[str]:
+def describe_rows(prepared: Prepared, params: PreprocessParams) -> list[str]:
     """Return the lines that tell what was done."""
-    lines = [
-        f"split {params.split}: {prepared.rows['train']:,} train and {prepared.rows['test']:,} test rows",
-        f"  {contracts.count_of(len(contract.features), 'feature')} became "
-        f"{contracts.count_of(prepared.table.num_columns - 3, 'encoded column')}",
-    ]
-    if prepared.target_means:
-        names = contracts.join_names(prepared.target_means)
-        lines.append(f"  more than {params.max_levels} levels, so target means: {names}")
+    from data_ingestion.encoding_report import describe_encoding
+
+    *first, last = [f"{count:,} {side}" for side, count in prepared.count_rows().items()]
+    lines = [f"split {params.split}: {', '.join(first)} and {last} rows", *describe_encoding(prepared.encoding)]
+    if len(prepared.scan.sample_places) < len(prepared.scan.sides):
+        lines.append(f"  learnt from a sample of {len(prepared.scan.sample_places):,} rows")
     for finding in prepared.leaks:
         lines += [f"  leak? {finding.message}", f"        {finding.action}"]
     return lines
@@ -182,28 +191,42 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
     if params.if_changed and files.is_current(workspace.processed, lineage):
         print("data/processed.parquet is up to date with data/raw.parquet")
         return
+    with files.open_parquet(workspace.raw, contracts.LOADER) as raw:
+        contracts.check_raw(workspace.raw, raw.schema.names, raw.lineage, contract)
+        prepared = prepare_rows(raw, contract, params)
+        check_leaks(prepared.leaks, params.strict)
+        write_outputs(workspace, raw, contract, prepared, lineage)
+    print("\n".join(describe_rows(prepared, params)))
+    print(
+        f"wrote data/processed.parquet ({len(prepared.scan.sides):,} rows), data/encoder.pkl, data/encoding.json, "
+        "data/leaks.json"
+    )
+
+
+def write_outputs(
+    workspace: Workspace, raw: "ParquetSource", contract: Contract, prepared: Prepared, lineage: Lineage
+) -> None:
+    """Encode the rows, and write all outputs together, last the one that vouches for the others."""
     from data_ingestion.pickling import dump_pickle
 
-    raw, made_by = files.read_parquet(workspace.raw, contracts.LOADER)
-    contracts.check_raw(workspace.raw, raw.column_names, made_by, contract)
-    prepared = prepare_rows(raw, contract, params)
-    check_leaks(prepared.leaks, params.strict)
     with files.commit() as commit:
         findings = {"findings": [finding.to_dict() for finding in prepared.leaks]}
         outputs = {
-            "encoder.pkl": commit.write(workspace.encoder, lambda file: dump_pickle(prepared.encoder, file)),
+            "encoder.pkl": commit.write(workspace.encoder, lambda file: dump_pickle(prepared.learnt.encoder, file)),
+            "encoding.json": commit.write_json(workspace.encoding, prepared.encoding),
             "leaks.json": commit.write_json(workspace.leaks, findings),
         }
-        lineage = replace(lineage, outputs=outputs, rows={**made_by.rows, **prepared.rows})
-        commit.write_parquet(workspace.processed, prepared.table, lineage)
-    print("\n".join(describe_rows(prepared, contract, params)))
-    print(f"wrote data/processed.parquet ({prepared.table.num_rows:,} rows), data/encoder.pkl, data/leaks.json")
+        schema, groups = encode_groups(raw, contract, prepared)
+        with commit.open_parquet(workspace.processed, schema) as sink:
+            for table in groups:
+                sink.write(table)
+            sink.close(replace(lineage, outputs=outputs, rows={**raw.lineage.rows, **prepared.count_rows()}))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(PreprocessParams, argv, __doc__ or "")
-    with files.open_workspace(params.root) as workspace, show_progress("preprocessing"):
+    with files.open_workspace(params.root) as workspace:
         preprocess(workspace, params)
 
 

@@ -1,13 +1,14 @@
 """From raw rows to the numbers an estimator takes: one fitted scikit-learn object for training and for serving.
 
 `TypeCaster` reads raw columns as the contract says, from a parquet hand-off, a CSV read by pandas, or a request; what
-follows are scikit-learn's own transformers. This module needs nothing else of the project, so that a saved model can
-travel with it.
+follows are scikit-learn's own transformers, one of its kind for dates, and an OrdinalEncoder that always knows missing
+values. This module needs nothing else of the project, so that a saved model can travel with it. The preprocessor fits
+it on a sample (learnt.py) and encodes row group by row group with what it has learnt (stream_encoder.py).
 """
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,10 +19,12 @@ from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder, TargetEncoder
+from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
 
-DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute", "days")
+DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute")
+CYCLES = {"month": 12, "weekday": 7, "hour": 24}  # parts whose last value lies beside the first
+DAY = 86_400_000_000  # microseconds
 UNSEEN_CODE = -1  # a category that the train rows do not hold
 MISSING_CODE = -2  # no category at all
 ISO = "iso"
@@ -120,6 +123,12 @@ def _cast_each(values: pd.Series, column: Mapping[str, object], cast) -> pd.Seri
     return pd.Series(table[codes], index=values.index, dtype=object)
 
 
+def cast_texts(texts: Sequence[str], column: Mapping[str, object]) -> list[str | None]:
+    """Return the categories that typed texts are, None for missing: what `cast_series` makes of a column of texts."""
+    missing = set(column["missing"])  # type: ignore[call-overload]
+    return [None if (trimmed := text.strip()) in missing else trimmed for text in texts]
+
+
 def _describe_fault(column: Mapping[str, object], row: int, value: object) -> ValueError:
     expected = {"integer": "an integer", "boolean": "a boolean", "datetime": "a date"}.get(
         str(column["kind"]), "a number"
@@ -175,21 +184,131 @@ def _format_category(value: object, column: Mapping[str, object]) -> str:
     return next((text for text in spellings if text in known), spellings[0])
 
 
-def split_dates(X: pd.DataFrame) -> pd.DataFrame:
-    """Return the parts of date columns as numbers: see DATE_PARTS; `days` are days since 1970, fractions included."""
-    parts = {}
-    for name in X.columns:
-        moment = X[name].dt
-        columns = (moment.year, moment.month, moment.day, moment.day_of_week, moment.hour, moment.minute)
-        days = (X[name] - pd.Timestamp(0)) / pd.Timedelta(days=1)
-        for part, values in zip(DATE_PARTS, (*columns, days), strict=True):
-            parts[f"{name}_{part}"] = values.astype("float64")
-    return pd.DataFrame(parts, index=X.index)
+class CategoryEncoder(OrdinalEncoder):  # type: ignore[misc]
+    """An OrdinalEncoder with a code for missing values, also where no train row lacks one."""
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> "CategoryEncoder":
+        """Learn the levels of each column, the missing one always among them."""
+        missing = pd.DataFrame({name: pd.Series([np.nan], dtype=object) for name in X.columns})
+        super().fit(pd.concat([X, missing], ignore_index=True))
+        return self
 
 
-def name_date_parts(transformer: object, names: Sequence[str]) -> NDArray[np.object_]:
-    """Return the names of the columns that `split_dates` makes."""
-    return np.array([f"{name}_{part}" for name in names for part in DATE_PARTS], dtype=object)
+class DateEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turn each date into days since 1970, fractions included, and those of DATE_PARTS that vary in the train rows.
+
+    Month, weekday and hour also give their sine and cosine, so that December lies beside January. A missing date
+    becomes the median moment of the train rows (of the two in the middle the earlier), and where train rows lack dates
+    a flag says so.
+
+    Attributes
+    ----------
+    moments_ : (n_features,) datetime64[us], what stands for a missing date
+    parts_ : for each feature, the parts that vary
+    has_missing_ : (n_features,) bool
+    """
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> "DateEncoder":
+        """Learn from columns of datetime64."""
+        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self.n_features_in_ = X.shape[1]
+        self.moments_ = np.zeros(X.shape[1], dtype="datetime64[us]")
+        self.has_missing_ = np.zeros(X.shape[1], dtype=bool)
+        self.parts_: list[tuple[str, ...]] = []
+        for place, name in enumerate(X.columns):
+            values = X[name].to_numpy("datetime64[us]")
+            known = np.sort(values[~np.isnat(values)])
+            self.has_missing_[place] = len(known) < len(values)
+            if len(known):
+                self.moments_[place] = known[(len(known) - 1) // 2]
+            parts = compute_date_parts(known.astype(np.int64))
+            self.parts_.append(tuple(part for part in DATE_PARTS if np.ptp(parts[part]) > 0) if len(known) else ())
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Return the parts, (n_rows, n_encoded) float64, feature after feature."""
+        check_is_fitted(self, "moments_")
+        columns = [
+            encode_dates(X[name].to_numpy("datetime64[us]"), self.moments_[place], parts, self.has_missing_[place])
+            for place, (name, parts) in enumerate(zip(self.feature_names_in_, self.parts_, strict=True))
+        ]
+        names = self.get_feature_names_out()
+        arrays = [array for made in columns for array in made]
+        return pd.DataFrame(dict(zip(names, arrays, strict=True)), index=X.index)
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Return the names of the encoded columns."""
+        return np.array([name for names in self.name_columns() for name in names], dtype=object)
+
+    def name_columns(self) -> list[list[str]]:
+        """Return for each feature the names of the columns that it becomes."""
+        named = []
+        for feature, parts, missing in zip(self.feature_names_in_, self.parts_, self.has_missing_, strict=True):
+            wanted = [[part, f"{part}_sin", f"{part}_cos"] if part in CYCLES else [part] for part in parts]
+            names = [f"{feature}_{name}" for group in [*wanted, ["days"]] for name in group]
+            named.append([*names, *([f"missingindicator_{feature}"] if missing else [])])
+        return named
+
+
+def encode_dates(
+    values: NDArray[np.datetime64], moment: np.datetime64, parts: Sequence[str], has_missing: bool
+) -> list[NDArray[np.float64]]:
+    """Return the encoded columns of one date column; see `DateEncoder`.
+
+    Parameters
+    ----------
+    values : (n_rows,) datetime64[us], NaT where missing
+    moment : what stands for NaT
+    parts : which of DATE_PARTS
+    has_missing : whether a flag says what was missing
+    """
+    is_missing = np.isnat(values)
+    moments = np.where(is_missing, moment, values).astype(np.int64)
+    found = compute_date_parts(moments, parts)
+    columns = []
+    for part in parts:
+        columns.append(found[part].astype(np.float64))
+        if part in CYCLES:
+            columns += [wave[found[part]] for wave in _WAVES[part]]
+    return [*columns, moments / DAY, *([is_missing.astype(np.float64)] if has_missing else [])]
+
+
+def compute_date_parts(moments: NDArray[np.int64], parts: Sequence[str] = DATE_PARTS) -> dict[str, NDArray[np.int64]]:
+    """Return the parts of moments given in microseconds since 1970; a Monday is weekday 0."""
+    days = moments // DAY
+    seconds = (moments - days * DAY) // 1_000_000
+    distinct, places = _index_days(days)
+    dates = distinct.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    calendar: dict[str, Callable[[], NDArray[np.int64]]] = {
+        "year": lambda: (dates.astype("datetime64[Y]").astype(np.int64) + 1970)[places],
+        "month": lambda: (months.astype(np.int64) % 12 + 1)[places],
+        "day": lambda: ((dates - months.astype("datetime64[D]")).astype(np.int64) + 1)[places],
+        "weekday": lambda: ((distinct + 3) % 7)[places],
+        "hour": lambda: seconds // 3600,
+        "minute": lambda: seconds // 60 % 60,
+    }
+    return {part: calendar[part]() for part in parts}
+
+
+def _index_days(days: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return distinct days, and where each day stands among them: the calendar is slow, and days repeat."""
+    if not len(days):
+        return days, days
+    first, last = int(days.min()), int(days.max())
+    if last - first > len(days):
+        return days, np.arange(len(days))
+    return np.arange(first, last + 1), days - first
+
+
+def _compute_waves(period: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sine and cosine of 0 to `period`, rounded so that every platform has the same."""
+    angles = 2 * np.pi * (np.arange(period + 1, dtype=np.float64) % period) / period
+    sine, cosine = (np.round(wave(angles), 12).astype(np.float64) for wave in (np.sin, np.cos))
+    return sine, cosine
+
+
+_WAVES = {part: _compute_waves(period) for part, period in CYCLES.items()}
 
 
 def build_encoder(
@@ -202,7 +321,7 @@ def build_encoder(
     """Return the unfitted encoder: raw table in, DataFrame of float64 without missing values out.
 
     Its columns are named after what made them: `number__x` and `number__missingindicator_x`, `category__x` (codes),
-    `mean__x` (target means), `date__x_month`.
+    `mean__x` (target means), `date__x_month` and `date__missingindicator_x`.
 
     Parameters
     ----------
@@ -219,20 +338,17 @@ def build_encoder(
     target_type = "continuous" if task == "regression" else task
     folds = (KFold if task == "regression" else StratifiedKFold)(n_splits=5, shuffle=True, random_state=seed)
     impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-    ordinal = OrdinalEncoder(
+    ordinal = CategoryEncoder(
         handle_unknown="use_encoded_value",
         unknown_value=UNSEEN_CODE,
         encoded_missing_value=MISSING_CODE,
         min_frequency=min_frequency,
     )
-    dates = Pipeline(
-        [("parts", FunctionTransformer(split_dates, feature_names_out=name_date_parts)), ("impute", impute)]
-    )
     steps = [
         ("number", impute, numbers),
         ("category", ordinal, codes),
         ("mean", TargetEncoder(target_type=target_type, cv=folds), list(target_means)),
-        ("date", dates, names.get("datetime", [])),
+        ("date", DateEncoder(), names.get("datetime", [])),
     ]
     encode = ColumnTransformer([step for step in steps if step[2]], verbose_feature_names_out=True)
     return Pipeline([("cast", TypeCaster(list(columns))), ("encode", encode)]).set_output(transform="pandas")
@@ -245,15 +361,23 @@ def group_encoded_columns(encoder: Pipeline) -> dict[str, list[int]]:
     for step, transformer, features in encode.transformers_:
         if step == "remainder":
             continue
-        places = encode.output_indices_[step]
-        made = list(transformer.get_feature_names_out(features))
-        for number, feature in enumerate(features):
-            if step == "mean":  # one column a class, feature after feature
-                share = len(made) // len(features)
-                mine = list(range(number * share, (number + 1) * share))
-            else:
-                parts = [f"{feature}_{part}" for part in DATE_PARTS] if step == "date" else [feature]
-                names = {*parts, *(f"missingindicator_{part}" for part in parts)}
-                mine = [place for place, name in enumerate(made) if name in names]
-            groups[str(feature)] = [places.start + place for place in mine]
+        start = encode.output_indices_[step].start
+        for feature, places in zip(features, _place_columns(step, transformer, list(features)), strict=True):
+            groups[str(feature)] = [start + place for place in places]
     return groups
+
+
+def _place_columns(step: str, transformer: BaseEstimator, features: list[str]) -> list[list[int]]:
+    """Return for each feature of one step the places of its columns among those that the step makes."""
+    if step == "date":
+        counts = [len(names) for names in transformer.name_columns()]
+    elif step == "mean":  # one column a class, feature after feature
+        counts = [len(transformer.get_feature_names_out(features)) // len(features)] * len(features)
+    else:
+        counts = [1] * len(features)
+    ends = np.cumsum(counts)
+    places = [list(range(end - count, end)) for end, count in zip(ends, counts, strict=True)]
+    if step == "number":  # the flags follow in the order of the features that have one
+        for number, place in enumerate(transformer.indicator_.features_):
+            places[place].append(len(features) + number)
+    return places

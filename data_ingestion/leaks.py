@@ -1,9 +1,10 @@
 """Signs that the target has leaked into the features, or test rows into the train rows.
 
 A finding is a reason to look, not a verdict: it names columns, gives the figure it rests on, and proposes what to do.
-Looks at the typed rows before they are encoded.
+Looks at a stable sample of the typed rows before they are encoded; duplicates are counted over all rows.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -16,12 +17,15 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from data_ingestion.schema import Contract
+from data_ingestion.splitter import TEST, TRAIN
 
-MAX_ROWS = 20_000  # more rows move no figure across its limit
 ALMOST_PERFECT = 0.99  # R² of a regression, ROC AUC of a classification, on rows not fitted on
 MAX_TERMS = 5  # a target that is a sum of more columns is no longer plainly one of them in disguise
 MIN_LEAF_ROWS = 5
 EXACT = 1e-6
+ALL_DIFFERENT = 0.99  # share of distinct values from which on a column names rows
+ID_NAME = re.compile(r"(?i:(^|[\W_])(id|uuid|guid|key|rowid)($|[\W_]))|[a-z]I[dD]$")
+MIN_ID_ROWS = 50  # fewer may all differ by chance
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Finding:
 
     Parameters
     ----------
-    kind : predicts_alone, function_of_target, encoded_target, later_than_target or duplicate_rows
+    kind : predicts_alone, function_of_target, encoded_target, id_as_feature, later_than_target or duplicate_rows
     columns : the features concerned
     figure : what the finding rests on, in the unit that `message` names
     message : what was found
@@ -48,18 +52,15 @@ class Finding:
         return asdict(self)
 
 
-def find_leaks(table: pd.DataFrame, contract: Contract, is_test: NDArray[np.bool_], seed: int) -> list[Finding]:
-    """Return what looks like a leak, the most telling first.
+def find_leaks(sample: pd.DataFrame, contract: Contract, seed: int) -> list[Finding]:
+    """Return what looks like a leak, the most telling first; `find_duplicates` needs all rows.
 
     Parameters
     ----------
-    table : (n_rows, n_columns) typed rows
+    sample : (n_rows, n_columns) typed rows, some thousands
     contract : what the columns are
-    is_test : (n_rows,) which rows test
-    seed : decides the sampled rows and the folds
+    seed : decides the folds
     """
-    rows = np.random.default_rng(seed).permutation(len(table))[:MAX_ROWS]
-    sample = table.iloc[np.sort(rows)].reset_index(drop=True)
     y = sample[contract.target]
     numbers = encode_columns(sample, contract)
     alone = list(find_single_predictors(numbers, y, contract, seed))
@@ -68,7 +69,7 @@ def find_leaks(table: pd.DataFrame, contract: Contract, is_test: NDArray[np.bool
     findings = [*alone, *find_encoded_targets(sample, numbers, contract)]
     if not contract.is_classification:
         findings += find_sums(rest, y.to_numpy(dtype=float), seed)
-    return [*findings, *find_later_columns(table, contract), *find_duplicates(table, contract, is_test)]
+    return [*findings, *find_ids(sample, contract), *find_later_columns(sample, contract)]
 
 
 def encode_columns(table: pd.DataFrame, contract: Contract) -> pd.DataFrame:
@@ -78,12 +79,12 @@ def encode_columns(table: pd.DataFrame, contract: Contract) -> pd.DataFrame:
         values = table[name]
         if column.kind == "datetime":
             days = (values - pd.Timestamp(0)) / pd.Timedelta(days=1)
-            columns[name] = days.fillna(days.median())
+            columns[name] = days.fillna(days.median()).fillna(0)
         elif column.kind in ("category", "text"):
             columns[name] = pd.Series(pd.factorize(values)[0].astype(float))
         else:
             number = values.astype("float64")
-            columns[name] = number.fillna(number.median())
+            columns[name] = number.fillna(number.median()).fillna(0)
     return pd.DataFrame(columns)
 
 
@@ -207,11 +208,37 @@ def find_later_columns(table: pd.DataFrame, contract: Contract) -> list[Finding]
     return findings
 
 
-def find_duplicates(table: pd.DataFrame, contract: Contract, is_test: NDArray[np.bool_]) -> list[Finding]:
-    """Return the share of test rows that stand among the train rows too, target included."""
-    names = [*contract.features, contract.target]
-    hashes = pd.util.hash_pandas_object(table[names], index=False).to_numpy()
-    twice = float(np.isin(hashes[is_test], hashes[~is_test]).mean())
+def find_ids(table: pd.DataFrame, contract: Contract) -> Iterator[Finding]:
+    """Yield the features that name rows: texts that all differ, and whole numbers that do and count or are called id.
+
+    A measured number may differ in every row too, so a number alone is no sign.
+    """
+    for name, column in contract.features.items():
+        known = table[name].dropna()
+        if column.kind not in ("category", "integer") or len(known) < MIN_ID_ROWS:
+            continue
+        share = known.nunique() / len(known)
+        counts = column.kind == "integer" and known.is_monotonic_increasing
+        if share >= ALL_DIFFERENT and (column.kind == "category" or counts or ID_NAME.search(name)):
+            yield Finding(
+                "id_as_feature",
+                [name],
+                share,
+                f'"{name}" is different in {share:.1%} of the rows: it names rows, and a model learns them by heart',
+                f'give "{name}" role: id in data/schema.yaml',
+            )
+
+
+def find_duplicates(contents: NDArray[np.uint64], sides: NDArray[np.uint8]) -> list[Finding]:
+    """Return the share of test rows that stand among the train rows too, target included.
+
+    Parameters
+    ----------
+    contents : (n_rows,) a hash of features and target of each row
+    sides : (n_rows,) where it stands, see splitter.SIDES
+    """
+    tested = contents[sides == TEST]
+    twice = float(np.isin(tested, contents[sides == TRAIN]).mean()) if len(tested) else 0.0
     if not twice:
         return []
     return [

@@ -38,6 +38,16 @@ class Workspace:
         return self.root / "data" / "rejected.parquet"
 
     @property
+    def rejected_csv(self) -> Path:
+        """The same rows to mend and feed back."""
+        return self.root / "data" / "rejected.csv"
+
+    @property
+    def profile(self) -> Path:
+        """What the columns of the source hold, in figures."""
+        return self.root / "data" / "profile.json"
+
+    @property
     def processed(self) -> Path:
         """Encoded features and target of every row, with its split."""
         return self.root / "data" / "processed.parquet"
@@ -46,6 +56,11 @@ class Workspace:
     def encoder(self) -> Path:
         """The fitted encoder: raw table in, encoded features out."""
         return self.root / "data" / "encoder.pkl"
+
+    @property
+    def encoding(self) -> Path:
+        """What became of every raw column."""
+        return self.root / "data" / "encoding.json"
 
     @property
     def leaks(self) -> Path:

@@ -30,10 +30,14 @@ STAGES = {
 
 LAZY = (
     "data_ingestion.encoder",
+    "data_ingestion.encoding_report",
     "data_ingestion.inference",
     "data_ingestion.leaks",
+    "data_ingestion.learnt",
     "data_ingestion.pickling",
+    "data_ingestion.scan",
     "data_ingestion.splitter",
+    "data_ingestion.stream_encoder",
     "data_ingestion.validation",
     "filelock",
     "joblib",

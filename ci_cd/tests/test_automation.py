@@ -238,6 +238,7 @@ def test_setup_that_fails_half_way_is_not_taken_for_done(project):
 def test_make_clean_removes_what_run_can_make_again_and_nothing_else(project):
     made = [
         *("data/raw.parquet", "data/rejected.parquet", "data/processed.parquet", "data/encoder.pkl"),
+        *("data/encoding.json", "data/leaks.json"),
         *("models/saved_model.pkl", "models/saved_model.json", "models/metrics.json"),
         *("evaluation/report.html", "evaluation/figures/roc.png", "app/__pycache__/main.pyc", ".ruff_cache/x"),
     ]

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import RunStage
+from small_tables import TableGroups
 
 from data_ingestion.handoff import Workspace
-from data_ingestion.leaks import Finding, find_leaks
+from data_ingestion.leaks import Finding, find_duplicates, find_leaks
+from data_ingestion.scan import scan_rows
 from data_ingestion.schema import Column, Contract, Role, Task
+from data_ingestion.splitter import SIDES, SplitRequest, plan_split
 
 N_ROWS = 400
 
@@ -19,6 +23,7 @@ def make_contract(table: pd.DataFrame, task: Task, **roles: Role) -> Contract:
     def describe(name: str) -> Column:
         role = "target" if name == "y" else roles.get(name, "feature")
         kind = "category" if table[name].dtype == "str" else "number"
+        kind = "integer" if pd.api.types.is_integer_dtype(table[name].dtype) else kind
         kind = "datetime" if pd.api.types.is_datetime64_any_dtype(table[name].dtype) else kind
         return Column(kind=kind, role=role)
 
@@ -27,8 +32,7 @@ def make_contract(table: pd.DataFrame, task: Task, **roles: Role) -> Contract:
 
 
 def audit(table: pd.DataFrame, task: Task = "regression", **roles: Role) -> list[Finding]:
-    is_test = np.arange(len(table)) % 5 == 0
-    return find_leaks(table, make_contract(table, task, **roles), is_test, seed=0)
+    return find_leaks(table, make_contract(table, task, **roles), seed=0)
 
 
 @pytest.fixture
@@ -80,11 +84,49 @@ def test_date_later_than_the_row_is_found(honest: pd.DataFrame) -> None:
     assert (finding.kind, finding.columns, finding.figure) == ("later_than_target", ["closed"], 0.25)
 
 
-def test_test_rows_that_stand_among_the_train_rows_are_counted(honest: pd.DataFrame) -> None:
-    rows = np.arange(N_ROWS)
-    repeated = honest.iloc[np.where(rows % 10 == 0, 1, rows)]  # half of the test rows become the train row 1
-    (finding,) = audit(repeated.reset_index(drop=True))
-    assert (finding.kind, finding.figure) == ("duplicate_rows", 0.5)
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ticket", pd.Series([f"T{i * 7919 % N_ROWS:05}" for i in range(N_ROWS)], dtype="str")),
+        ("number", pd.Series(range(1000, 1000 + N_ROWS))),
+        ("customer_id", pd.Series(np.random.default_rng(2).permutation(N_ROWS))),
+    ],
+)
+def test_id_among_the_features_is_found(honest: pd.DataFrame, name: str, values: pd.Series) -> None:
+    (finding,) = audit(honest.assign(**{name: values}))
+    assert (finding.kind, finding.columns, finding.figure) == ("id_as_feature", [name], 1.0)
+    assert "role: id" in finding.action
+
+
+def test_measurement_that_differs_in_every_row_is_no_id(honest: pd.DataFrame) -> None:
+    weighed = pd.Series(np.random.default_rng(2).permutation(N_ROWS) * 13)
+    assert audit(honest.assign(weight_g=weighed, width=weighed * 1.5, humid=weighed)) == []
+
+
+def test_column_without_a_value_raises_no_alarm(honest: pd.DataFrame) -> None:
+    assert audit(honest.assign(empty=np.nan, never=pd.Series([pd.NaT] * N_ROWS))) == []
+
+
+def test_test_rows_that_stand_among_the_train_rows_are_counted() -> None:
+    contents = np.array([1, 2, 3, 2, 4, 9, 9], dtype=np.uint64)
+    sides = np.array([SIDES.index(s) for s in ("train", "train", "train", "test", "test", "test", "validation")])
+    (finding,) = find_duplicates(contents, sides)
+    assert (finding.kind, finding.figure) == ("duplicate_rows", 1 / 3)
+    assert find_duplicates(contents[:3], sides[:3]) == []
+
+
+@pytest.mark.parametrize(("role", "share"), [("id", 1.0), ("ignored", None)])
+def test_duplicates_across_the_split_are_counted_over_all_rows(role: Role, share: float | None) -> None:
+    """By id, two rows that are equal but for it stand where their ids do; by content they stand together."""
+    contract = make_contract(pd.DataFrame({"a": [0.5], "key": ["x"], "y": [1.0]}), "regression", key=role)
+    rows = pa.table({"a": [0.5] * 200, "key": [f"k{i}" for i in range(200)], "y": [1.0] * 200})
+    if share is None:
+        rows = rows.set_column(0, "a", pa.array(np.arange(200.0) // 2))
+    groups = TableGroups(rows, 30)
+    scan = scan_rows(groups, contract, plan_split(groups, contract, SplitRequest()))
+    assert [finding.figure for finding in find_duplicates(scan.contents, scan.content_sides)] == (
+        [share] if share else []
+    )
 
 
 def test_strict_stops_and_writes_nothing(tmp_path: Path, honest: pd.DataFrame, run_stage: RunStage) -> None:

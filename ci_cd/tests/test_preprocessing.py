@@ -1,4 +1,4 @@
-"""Splits that nothing leaks across, an encoder whose numbers can be checked by hand, and no skew between readers."""
+"""An encoder whose numbers can be checked by hand, and no skew between readers."""
 
 import io
 import math
@@ -16,117 +16,11 @@ from sklearn.pipeline import Pipeline
 
 from data_ingestion import handoff
 from data_ingestion.casting import arrow_type, cast_column
-from data_ingestion.encoder import TypeCaster, build_encoder
+from data_ingestion.encoder import TypeCaster, build_encoder, compute_date_parts
 from data_ingestion.pickling import dump_pickle
-from data_ingestion.schema import Column, Contract, parse_contract, parse_datetime
-from data_ingestion.splitter import split_rows
+from data_ingestion.schema import Column, parse_datetime
 
 quick = settings(max_examples=50, deadline=None)
-
-
-def make_contract(target: str = "y", task: str = "regression", **columns: str | dict[str, object]) -> Contract:
-    """A contract from names and kinds; y is a number."""
-    entries = {n: c if isinstance(c, dict) else {"kind": c} for n, c in columns.items()}
-    entries.setdefault("y", {"kind": "number"})
-    entries[target] = entries[target] | {"role": "target"}
-    return parse_contract({"source": "my.csv", "target": target, "task": task, "columns": entries}, "test")
-
-
-# Splits
-
-rows_of_two = st.lists(st.tuples(st.integers(0, 40), st.sampled_from("abc")), min_size=40, max_size=120)
-
-
-def make_table(rows: list[tuple[int, str]]) -> pa.Table:
-    numbers, names = zip(*rows, strict=True)
-    return pa.table({"n": pa.array(numbers), "g": pa.array(names), "y": pa.array([float(n % 5) for n in numbers])})
-
-
-def split(table: pa.Table, contract: Contract, strategy: str = "hash", seed: int = 1, column: str | None = None):
-    return split_rows(table, contract, strategy, 0.3, seed, column)
-
-
-@quick
-@given(rows_of_two, st.sampled_from(["hash", "stratified"]))
-def test_equal_rows_stand_on_one_side(rows: list[tuple[int, str]], strategy: str) -> None:
-    contract = make_contract(n="integer", g="category")
-    is_test = split(make_table([*rows, *((100 + i, "a") for i in range(40))]), contract, strategy)
-    sides: dict[tuple[int, str], set[bool]] = {}
-    for row, side in zip(rows, is_test.tolist(), strict=False):
-        sides.setdefault(row, set()).add(side)
-    assert all(len(found) == 1 for found in sides.values())
-
-
-@quick
-@given(rows_of_two, rows_of_two)
-def test_hash_split_does_not_move_a_row_when_rows_are_added(
-    rows: list[tuple[int, str]], more: list[tuple[int, str]]
-) -> None:
-    contract = make_contract(n="integer", g="category")
-    base = [*rows, *((100 + i, "a") for i in range(40))]
-    before = split(make_table(base), contract)
-    after = split(make_table([*base, *more]), contract)
-    assert after[: len(base)].tolist() == before.tolist()
-
-
-def test_split_depends_on_the_seed_and_on_nothing_else() -> None:
-    contract = make_contract(n="integer", g="category")
-    table = make_table([(i, "abc"[i % 3]) for i in range(200)])
-    first = split(table, contract)
-    assert split(table, contract).tolist() == first.tolist()
-    assert split(table.select(["y", "g", "n"]), contract).tolist() == first.tolist()
-    assert split(table, contract, seed=2).tolist() != first.tolist()
-    assert 0.2 < first.mean() < 0.4
-
-
-def test_rows_of_one_id_stand_on_one_side() -> None:
-    contract = make_contract(n="integer", g={"kind": "category", "role": "id"})
-    ids = [f"id{i % 30}" for i in range(300)]
-    is_test = split(make_table([(i, ids[i]) for i in range(300)]), contract)
-    assert {ids[i] for i in range(300) if is_test[i]}.isdisjoint(ids[i] for i in range(300) if not is_test[i])
-
-
-@pytest.mark.parametrize("column", [None, "g"])
-def test_group_split_keeps_groups_whole(column: str | None) -> None:
-    role = "group" if column is None else "feature"
-    contract = make_contract(n="integer", g={"kind": "category", "role": role})
-    groups = [f"patient {i % 25}" for i in range(250)]
-    is_test = split(make_table([(i, groups[i]) for i in range(250)]), contract, "group", column=column)
-    assert {groups[i] for i in range(250) if is_test[i]}.isdisjoint(groups[i] for i in range(250) if not is_test[i])
-
-
-def test_time_split_tests_on_the_latest_rows() -> None:
-    contract = make_contract(n="integer", t={"kind": "datetime", "role": "time"})
-    days = [datetime(2024, 1, 1) + timedelta(days=(i * 7) % 20) for i in range(100)]
-    table = pa.table({"n": list(range(100)), "t": pa.array(days, pa.timestamp("us")), "y": [1.0, 2.0] * 50})
-    is_test = split(table, contract, "time")
-    assert is_test.sum() == 30
-    assert min(d for d, late in zip(days, is_test, strict=True) if late) > max(
-        d for d, late in zip(days, is_test, strict=True) if not late
-    )
-
-
-def test_stratified_split_keeps_the_share_of_each_class() -> None:
-    contract = make_contract("g", "multiclass", n="integer", g="category")
-    table = make_table([(i, "a" * (i % 10 == 0) or "b" * (i % 10 < 4) or "c") for i in range(400)])
-    shares = pd.Series(split(table, contract, "stratified")).groupby(table["g"].to_pandas()).mean()
-    assert shares.to_dict() == pytest.approx({"a": 0.3, "b": 0.3, "c": 0.3}, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "column", "fragment"),
-    [
-        ("group", None, "0 columns of data/schema.yaml have role group. Name it: --split-column"),
-        ("group", "h", 'no column "h" to split by. Known: n, g, y'),
-        ("time", "g", "needs a column of dates or numbers, got string"),
-        ("group", "one", "gives 0 train and 60 test rows|gives 60 train and 0 test rows"),
-    ],
-)
-def test_split_that_cannot_be_made_is_refused(strategy: str, column: str | None, fragment: str) -> None:
-    contract = make_contract(n="integer", g="category", **({"one": "integer"} if column == "one" else {}))
-    table = make_table([(i, "abc"[i % 3]) for i in range(60)]).append_column("one", pa.array([1] * 60))
-    with pytest.raises(handoff.PipelineError, match=fragment):
-        split(table, contract, strategy, column=column)
 
 
 # Encoder
@@ -151,9 +45,20 @@ def test_codes_of_rare_unseen_and_missing_categories(missing: int) -> None:
     assert found["category__c"].tolist() == [0, 1, 2, 2, -1, -2, -2, -2]
 
 
-def test_category_that_is_missing_for_the_first_time_counts_as_unseen() -> None:
+def test_category_that_is_missing_for_the_first_time_has_the_code_of_missing() -> None:
     encoder = fit(pd.DataFrame({"c": ["a", "b"] * 4}), list(range(8)), c="category")
-    assert encoder.transform(pd.DataFrame({"c": [None, "b"]}))["category__c"].tolist() == [-1, 1]
+    assert encoder.transform(pd.DataFrame({"c": [None, "b", "new"]}))["category__c"].tolist() == [-2, 1, -1]
+
+
+@quick
+@given(st.lists(st.none() | st.sampled_from(["a", "b", "NA", "ä b", "1", "1.0", "z"]), min_size=1, max_size=30))
+def test_code_leads_back_to_the_category(texts: list[str | None]) -> None:
+    encoder = build_encoder(describe(c="category"), [], "regression", min_frequency=1, seed=0)
+    X = pd.DataFrame({"c": pd.Series(texts, dtype=object)})
+    codes = encoder.fit_transform(X, pd.Series(range(len(texts))))
+    decode = encoder.named_steps["encode"].named_transformers_["category"].inverse_transform
+    decoded = [None if pd.isna(text) else text for text in decode(codes.to_numpy(copy=True))[:, 0]]
+    assert decoded == [None if text == "NA" else text for text in texts]
 
 
 def test_missing_numbers_get_the_median_of_the_train_rows_and_a_flag() -> None:
@@ -167,10 +72,11 @@ def test_missing_numbers_get_the_median_of_the_train_rows_and_a_flag() -> None:
     }
 
 
-def test_dates_become_parts() -> None:
-    X = pd.DataFrame({"d": pd.to_datetime(["2024-02-29 13:45", "1970-01-02 00:00"])})
+def test_dates_become_the_parts_that_vary() -> None:
+    X = pd.DataFrame({"d": pd.to_datetime(["2024-02-29 13:45", "1970-01-02 00:45"])})
     found = fit(X, [0, 1], d="datetime").transform(X).iloc[0].to_dict()
     days = (datetime(2024, 2, 29, 13, 45) - datetime(1970, 1, 1)) / timedelta(days=1)
+    waves = {"month": 2 / 12, "weekday": 3 / 7, "hour": 13 / 24}
     assert found == pytest.approx(
         {
             "date__d_year": 2024,
@@ -178,10 +84,27 @@ def test_dates_become_parts() -> None:
             "date__d_day": 29,
             "date__d_weekday": 3,
             "date__d_hour": 13,
-            "date__d_minute": 45,
             "date__d_days": days,
+            **{f"date__d_{part}_sin": math.sin(2 * math.pi * share) for part, share in waves.items()},
+            **{f"date__d_{part}_cos": math.cos(2 * math.pi * share) for part, share in waves.items()},
         }
-    )
+    ), "the minute is 45 in both"
+
+
+def test_missing_date_gets_the_median_moment_and_a_flag() -> None:
+    X = pd.DataFrame({"d": pd.to_datetime(["2024-05-01", None, "2024-05-03", "2024-05-09"])})
+    found = fit(X, [0, 1, 2, 3], d="datetime").transform(X.iloc[[1, 3]])
+    assert found["date__d_day"].tolist() == [3, 9]
+    assert found["date__missingindicator_d"].tolist() == [1, 0]
+
+
+@quick
+@given(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)))
+def test_parts_of_any_date_are_those_of_the_calendar(moment: datetime) -> None:
+    parts = compute_date_parts(np.array([moment], dtype="datetime64[us]").astype("int64"))
+    found = {name: int(values[0]) for name, values in parts.items()}
+    fields = ("year", "month", "day", "hour", "minute")
+    assert found == {**{name: getattr(moment, name) for name in fields}, "weekday": moment.weekday()}
 
 
 def test_target_means_of_train_rows_come_from_other_rows() -> None:

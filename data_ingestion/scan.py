@@ -1,0 +1,106 @@
+"""The first pass over the rows: who trains and who tests, a stable sample to learn from, and what the leak audit needs.
+
+Everything is decided by a row's values or by its place, so neither the size of the row groups nor the number of threads
+changes the outcome. Keeps two bytes a row, eight more where duplicates may straddle, and the sample.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data_ingestion.row_groups import RowGroups, map_groups
+from data_ingestion.row_hash import Hashes, hash_places, hash_rows, is_below, mix
+from data_ingestion.schema import Contract
+from data_ingestion.splitter import SIDES, TRAIN, Split
+
+MAX_SAMPLE_ROWS = 1_000_000  # up to so many rows, all are learnt from
+MAX_AUDIT_ROWS = 20_000  # more rows move no figure of the leak audit across its limit
+MAX_CONTENTS = 16_000_000  # up to so many rows, all are looked at for duplicates
+N_FOLDS = 5  # of the cross-fitting of target means
+_FOLD_SALT = np.uint64(0x6A09_E667_F3BC_C909)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the rows found.
+
+    Parameters
+    ----------
+    sides : (n_rows,) side of each row, a place in splitter.SIDES
+    folds : (n_rows,) fold of each row; rows that stand together in the split stand together here
+    sample : a stable sample of the rows with every column that is not ignored, in order
+    sample_places : (n_sample,) the places of these rows among all
+    contents : (n_contents,) hash of features and target of the rows looked at for duplicates: all up to MAX_CONTENTS,
+        beyond that all copies of a stable share of the contents; none where the split itself keeps duplicates together
+    content_sides : (n_contents,) on which side each of them stands
+    """
+
+    sides: NDArray[np.uint8]
+    folds: NDArray[np.uint8]
+    sample: pa.Table
+    sample_places: NDArray[np.int64]
+    contents: Hashes
+    content_sides: NDArray[np.uint8]
+
+    def count_sides(self) -> dict[str, int]:
+        """Return the number of rows on each side."""
+        counts = np.bincount(self.sides, minlength=len(SIDES))
+        return dict(zip(SIDES, counts.tolist(), strict=True))
+
+    def find_train(self) -> tuple[pa.Table, NDArray[np.uint8]]:
+        """Return the train rows of the sample, and their folds."""
+        is_train = self.sides[self.sample_places] == TRAIN
+        return self.sample.filter(pa.array(is_train)), self.folds[self.sample_places[is_train]]
+
+    def find_places(self, start: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+        """Return the sides of `count` rows, and their folds, -1 for those that do not train."""
+        rows = slice(start, start + count)
+        return self.sides[rows], np.where(self.sides[rows] == TRAIN, self.folds[rows], np.int16(-1))
+
+    def find_audited(self, seed: int) -> pa.Table:
+        """Return the rows to look at for leaks, at most MAX_AUDIT_ROWS."""
+        keys = mix(self.sample_places.astype(np.uint64) + np.uint64(seed))
+        chosen = np.sort(np.argsort(keys, kind="stable")[:MAX_AUDIT_ROWS])
+        return self.sample.take(pa.array(chosen))
+
+
+def scan_rows(groups: RowGroups, contract: Contract, split: Split, threads: int | None = None) -> Scan:
+    """Read all rows once; see `Scan`.
+
+    Parameters
+    ----------
+    groups : the typed rows
+    contract : their columns
+    split : decides the sides
+    threads : None means one per core
+    """
+    seed, n_rows = split.request.seed, max(1, groups.num_rows)
+    names = [name for name, column in contract.columns.items() if column.role != "ignored"]
+    content = [*contract.features, contract.target]
+    can_straddle = not set(split.decisive) <= set(content)
+
+    def scan_group(start: int, table: pa.Table) -> Scan:
+        sides, keys = split.assign(table)
+        contents = hash_rows(table, content, seed) if can_straddle else keys[:0]
+        is_looked_at = is_below(contents, MAX_CONTENTS / n_rows)
+        folds = (mix(keys ^ _FOLD_SALT) % np.uint64(N_FOLDS)).astype(np.uint8)
+        places = np.flatnonzero(is_below(hash_places(start, table.num_rows, seed), MAX_SAMPLE_ROWS / n_rows))
+        sample = table.select(names).take(pa.array(places))
+        duplicates = (contents[is_looked_at], sides[is_looked_at]) if can_straddle else (contents, sides[:0])
+        return Scan(sides, folds, sample, places + start, *duplicates)
+
+    columns = list(dict.fromkeys([*names, *split.names, *split.decisive]))
+    return _join_scans(list(map_groups(groups, columns, scan_group, "splitting", threads)))
+
+
+def _join_scans(scans: list[Scan]) -> Scan:
+    return Scan(
+        sides=np.concatenate([scan.sides for scan in scans]),
+        folds=np.concatenate([scan.folds for scan in scans]),
+        sample=pa.concat_tables([scan.sample for scan in scans]).combine_chunks(),
+        sample_places=np.concatenate([scan.sample_places for scan in scans]),
+        contents=np.concatenate([scan.contents for scan in scans]),
+        content_sides=np.concatenate([scan.content_sides for scan in scans]),
+    )

@@ -3,6 +3,7 @@
 The same rules for single values and for pandas columns are in schema.py and encoder.py; a test holds them equal.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,11 +14,12 @@ import pyarrow.compute as pc
 from data_ingestion.schema import ISO, MAX_NUMBER, Column, parse_datetime, read_bounds
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-COMMA_NUMBER = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?$"  # 1.234,5
 INTEGER = r"^[+-]?\d{1,18}(\.0*)?$"
 # What Arrow casts just as Python reads it: no year 0, no offset, no week dates.
 PLAIN_ISO = r"^(\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?$"
 TIMESTAMP = pa.timestamp("us")  # UTC, by the contract
+_DIGITS = {"%Y": r"(\d{4})", "%m": r"(\d{2})", "%d": r"(\d{2})", "%H": r"(\d{2})", "%M": r"(\d{2})", "%S": r"(\d{2})"}
+_WHOLE_FORMATS = [{*list(_DIGITS)[:count]} for count in (3, 4, 5, 6)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def cast_column(texts: pa.Array, column: Column, missing: list[str]) -> CastColu
     is_missing = pc.is_in(texts, value_set=pa.array(missing, pa.string()))
     present = pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
     if column.kind == "number":
-        values, expected = _cast_numbers(present, column.decimal), "a finite number of at most 1e30"
+        values, expected = _cast_numbers(present, column), "a finite number of at most 1e30"
     elif column.kind == "integer":
         values, expected = _cast_integers(present), "an integer of at most 18 digits"
     elif column.kind == "boolean":
@@ -76,14 +78,39 @@ def cast_column(texts: pa.Array, column: Column, missing: list[str]) -> CastColu
     return CastColumn(values, is_missing, is_fault, expected)
 
 
-def _cast_numbers(texts: pa.Array, decimal: str | None) -> pa.Array:
+def _cast_numbers(texts: pa.Array, column: Column) -> pa.Array:
     """Cast to float64; null where the text is no number, or one too large to calculate with."""
-    if decimal == ",":
-        points = pc.replace_substring(_keep_matching(texts, COMMA_NUMBER), ".", "")
-        texts = pc.replace_substring(points, ",", ".")
-    matching = _keep_matching(texts, NUMBER)
+    matching = _keep_matching(texts, NUMBER) if is_plain_number(column) else _normalize_numbers(texts, column)
     values = pc.replace_substring_regex(matching, r"^\+", "").cast(pa.float64())
     return pc.if_else(pc.less_equal(pc.abs(values), MAX_NUMBER), values, pa.scalar(None, pa.float64()))
+
+
+def is_plain_number(column: Column) -> bool:
+    """Return whether a column's numbers are written 1234.5, without decimal comma, thousands or currency."""
+    return column.decimal in (None, ".") and column.thousands is None and column.currency is None
+
+
+def number_pattern(column: Column) -> str:
+    """Return the pattern of numbers that are written 1.234,5 or 1,234.5, without their sign of currency."""
+    decimal, thousands = re.escape(column.decimal or "."), re.escape(find_thousands(column))
+    grouped = rf"\d{{1,3}}({thousands}\d{{3}})+|" if thousands else ""
+    return rf"^[+-]?({grouped}\d+)({decimal}\d+)?$"
+
+
+def find_thousands(column: Column) -> str:
+    """Return what sets off thousands: as declared, else a point beside a decimal comma, else nothing."""
+    return column.thousands or ("." if column.decimal == "," else "")
+
+
+def _normalize_numbers(texts: pa.Array, column: Column) -> pa.Array:
+    """Return texts such as 1.234,5 or $ 1,234.5 as 1234.5; null where they are not written so."""
+    if column.currency:
+        sign = re.escape(column.currency)
+        texts = pc.replace_substring_regex(texts, rf"^([+-]?)\s*{sign}\s*|\s*{sign}$", r"\1")
+    matching = _keep_matching(texts, number_pattern(column))
+    thousands = find_thousands(column)
+    whole = pc.replace_substring(matching, thousands, "") if thousands else matching
+    return pc.replace_substring(whole, column.decimal, ".") if column.decimal else whole
 
 
 def _cast_integers(texts: pa.Array) -> pa.Array:
@@ -103,8 +130,31 @@ def _cast_words(texts: pa.Array, true: list[str], false: list[str]) -> pa.Array:
 def _cast_datetimes(texts: pa.Array, format: str) -> pa.Array:
     """Cast to UTC timestamps; null where the text is of another format or names no moment."""
     if format != ISO:
-        return _parse_each(texts, format)
-    plain = _keep_matching(texts, PLAIN_ISO)
+        pattern, order = _describe_format(format)
+        if order is None:
+            return _parse_each(texts, format)
+        plain = pc.replace_substring_regex(_keep_matching(texts, pattern), pattern, order)
+        plain = _keep_matching(plain, PLAIN_ISO)
+        return _cast_plain_dates(texts, plain, format)
+    return _cast_plain_dates(texts, _keep_matching(texts, PLAIN_ISO), format)
+
+
+def _describe_format(format: str) -> tuple[str, str | None]:
+    """Return the pattern of a format of digits alone, and how its parts make a date in ISO form; None for others."""
+    parts = re.findall("%.", format)
+    if {*parts} not in _WHOLE_FORMATS or len({*parts}) < len(parts):
+        return "", None
+    pattern = "^" + re.sub("%.", lambda match: _DIGITS[match[0]], re.escape(format).replace(r"\%", "%")) + "$"
+    places = {part: rf"\{number}" for number, part in enumerate(parts, start=1)}
+    order = "-".join(places[part] for part in ("%Y", "%m", "%d"))
+    clock = [places[part] for part in ("%H", "%M", "%S") if part in places]
+    if len(clock) == 1:
+        clock.append("00")
+    return pattern, order + (" " + ":".join(clock) if clock else "")
+
+
+def _cast_plain_dates(texts: pa.Array, plain: pa.Array, format: str) -> pa.Array:
+    """Cast to UTC timestamps: `plain` holds the texts that Arrow casts as Python reads them, the rest is parsed."""
     try:
         values = plain.cast(TIMESTAMP)
     except pa.ArrowInvalid:  # one of them names no moment, and Arrow does not say which

@@ -1,65 +1,66 @@
-"""From the bytes of a CSV to a table of texts, without guessing and without losing a row.
+"""From the text of a CSV to blocks of whole records, without guessing and without losing a row.
 
-A fault of the file (separator, header, quotes) is refused at once with its line. A record with too many or
-too few fields is set aside with its line; the other records go on.
+A fault of the file (separator, header, quotes, encoding) is refused at once with its line. Blocks are cut on the ends
+of records, so each can be read by itself, and they always come out the same, whatever pieces the text arrives in.
 """
 
 import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import join_names
-from data_ingestion.sources import line_of
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+BLOCK_BYTES = 4 * 1024 * 1024
+MAX_RECORD_BYTES = 64 * 1024 * 1024
 _SNIFFED_BYTES = 64 * 1024
-_BLOCK_BYTES = 64 * 1024 * 1024  # the longest record PyArrow may meet
+_NEWLINE, _RETURN, _QUOTE = 10, 13, 34
 
 
 @dataclass(frozen=True)
-class Reject:
-    """A record that is set aside: its number in the file (the header is 1), the column at fault, and why."""
-
-    record: int
-    column: str | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A CSV as texts.
+class Block:
+    """Whole records of one file.
 
     Parameters
     ----------
-    table : one string column per header name, values as written, without the blanks around them
-    records : (n_rows,) the number of each row's record in the file; the header is record 1
-    rejects : the records that have too many or too few fields
+    content : their text in UTF-8
+    header : the names of the file's columns
+    separator : what stands between fields
+    line : the number of the first line in the file; the header's is 1
+    offset : the place of the first byte in the file
+    source : the file's name, for messages
     """
 
-    table: "pa.Table"
-    records: NDArray[np.int64]
-    rejects: list[Reject]
+    content: bytes
+    header: tuple[str, ...]
+    separator: str
+    line: int
+    offset: int
+    source: str
 
 
-def detect_separator(content: bytes, name: str) -> str:
+def detect_separator(head: bytes, is_whole: bool, name: str) -> str:
     """Return the one separator that cuts the first records into equally many fields, more than one.
+
+    Parameters
+    ----------
+    head : the beginning of the text
+    is_whole : whether that is all of it
+    name : the file's name, for messages
 
     Raises
     ------
     PipelineError : none or several do
     """
-    head = content[:_SNIFFED_BYTES]
-    if len(head) < len(content):
+    if not is_whole or len(head) > _SNIFFED_BYTES:
+        head = head[:_SNIFFED_BYTES]
         head = head[: head.rfind(b"\n") + 1] or head
     text = head.decode(errors="ignore")
     widths = {separator: _count_fields(text, separator) for separator in SEPARATORS}
@@ -95,68 +96,155 @@ def _count_fields(text: str, separator: str) -> list[int]:
     return widths or [1]
 
 
-def read_texts(content: bytes, separator: str, name: str) -> TextTable:
-    """Return the records of a CSV as a table of texts.
+def read_blocks(pieces: Iterable[bytes], separator: str | None, name: str, size: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Yield the records of a CSV after its header, block by block.
 
     Parameters
     ----------
-    content : UTF-8 without byte-order mark
-    separator : one character
+    pieces : the text in UTF-8 without byte-order mark, in pieces of any length
+    separator : one character; None detects it
     name : the file's name, for messages
+    size : the length of a block, in bytes; a record that is longer makes a longer block
 
     Raises
     ------
-    PipelineError : a quoted field does not end, a column name stands twice, or there is no record at all
+    PipelineError : there is a NUL byte, a quoted field that does not end, a header that cannot be, or no record at all
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.csv as pa_csv
-
-    _check_quotes(content, separator, name)
-    content = content.lstrip(b"\r\n")  # blank lines are no records, not even before the header
-    try:
-        header = next(csv.reader(io.StringIO(content.decode(), newline=""), delimiter=separator))
-    except csv.Error as err:
-        raise PipelineError(f"{name} line 1: the header cannot be read: {err}. Mend the file.") from err
-    names = _name_columns(header, name)
-    rejects: list[Reject] = []
-
-    def set_aside(row: "pa_csv.InvalidRow") -> str:
-        reason = f"expected {row.expected_columns} fields, got {row.actual_columns}"
-        rejects.append(Reject(row.number, None, reason))
-        return "skip"
-
-    try:
-        table = pa_csv.read_csv(
-            pa.py_buffer(content),
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=min(len(content) + 1, _BLOCK_BYTES)),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=separator, newlines_in_values=True, invalid_row_handler=set_aside
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as err:
-        raise PipelineError(f"{name} cannot be read as CSV: {err}. Mend the file.") from err
-    table = table.rename_columns(names).combine_chunks()
-    for index, column in enumerate(names):
-        table = table.set_column(index, column, pc.utf8_trim_whitespace(table[column]))
-    wrong = {reject.record for reject in rejects}
-    numbers = range(2, 2 + table.num_rows + len(wrong))
-    records = np.fromiter((n for n in numbers if n not in wrong), dtype=np.int64, count=table.num_rows)
-    if not numbers:
+    cuts = _cut(pieces, separator, name, size)
+    first, separator = next(cuts)
+    header, start, line = _split_header(first, separator, name)
+    offset = first.offset + start
+    content = first.content[start:]
+    is_empty = not content.strip(b"\r\n")
+    if not is_empty:
+        yield Block(content, header, separator, line, offset, name)
+    for text, _ in cuts:
+        is_empty = is_empty and not text.content.strip(b"\r\n")
+        yield Block(text.content, header, separator, text.line, text.offset, name)
+    if is_empty:
         raise PipelineError(f"{name} holds a header and no rows. Name another file: --source FILE")
-    return TextTable(table, records, rejects)
 
 
-def _name_columns(header: list[str], name: str) -> list[str]:
-    """Return the column names without the blanks around them; a nameless column is called as pandas calls it."""
-    names = [text.strip() or f"Unnamed: {place}" for place, text in enumerate(header)]
-    twice = [column for column, count in Counter(names).items() if count > 1]
-    if twice:
-        raise PipelineError(f"{name} line 1: the column name {join_names(twice)} stands twice. Rename one of them.")
-    return names
+@dataclass(frozen=True)
+class _Text:
+    """Whole records, the header perhaps among them."""
+
+    content: bytes
+    line: int
+    offset: int
+
+
+def _cut(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -> Iterator[tuple[_Text, str]]:
+    """Yield the text in pieces that end with a record, each with the separator."""
+    rest, line, offset = b"", 1, 0
+    stream = iter(pieces)
+    is_open, wanted = True, size
+    while is_open or rest:
+        if is_open:
+            rest, is_open = _fill(rest, stream, wanted + 1)
+        if separator is None:
+            separator = detect_separator(rest, not is_open, name)
+        is_last = not is_open and len(rest) <= wanted
+        window = rest if is_last else rest[:wanted]
+        _check_nul(window, line, offset, name)
+        if is_last:
+            _check_last_quotes(window, separator, line, name)
+        end = len(window) if is_last else _find_end(window, separator, line, name)
+        if not end and rest:  # one record is longer than a block
+            if wanted > MAX_RECORD_BYTES:
+                raise PipelineError(
+                    f"{name} line {line}: one record is longer than {MAX_RECORD_BYTES >> 20} MB. Is a quote missing?"
+                )
+            wanted *= 2
+            continue
+        wanted = size
+        yield _Text(rest[:end], line, offset), separator
+        line, offset, rest = line + count_lines(rest[:end]), offset + end, rest[end:]
+
+
+def _fill(rest: bytes, stream: Iterator[bytes], size: int) -> tuple[bytes, bool]:
+    """Return the text with more behind it, `size` bytes at least, and whether there may be more still."""
+    waiting, length = [rest], len(rest)
+    for piece in stream:
+        waiting.append(piece)
+        length += len(piece)
+        if length >= size:
+            return b"".join(waiting), True
+    return b"".join(waiting), False
+
+
+def _check_nul(content: bytes, line: int, offset: int, name: str) -> None:
+    nul = content.find(b"\0")
+    if nul < 0:
+        return
+    if not offset and content[:200].count(b"\0") * 3 > len(content[:200]):
+        raise PipelineError(
+            f"{name} looks like UTF-16 without a byte-order mark. Save it as UTF-8, or say so: --encoding utf-16-le"
+        )
+    at = line + count_lines(content[:nul])
+    raise PipelineError(f"{name} line {at}: a NUL byte (offset {offset + nul}). Remove it.")
+
+
+def count_lines(content: bytes) -> int:
+    """Return how many lines end in a text: with a line feed, a carriage return, or both."""
+    ends = content.count(b"\n")
+    returns = content.count(b"\r")
+    return ends + returns - content.count(b"\r\n") if returns else ends
+
+
+def _find_end(content: bytes, separator: str, line: int, name: str) -> int:
+    """Return where the last whole record ends, 0 when there is none."""
+    ends = _Ends(content)
+    if b'"' not in content:
+        return ends.find_last(len(content))
+    inside = _find_quoted(content, separator)
+    if inside is None:
+        return _find_end_by_fields(content, separator, line, name)
+    # `inside` holds the places of the quotes, in pairs; an odd one at the end opens a field that is still going on.
+    end = ends.find_last(len(content))
+    while end:
+        before = int(np.searchsorted(inside, end))
+        if before % 2 == 0:
+            return end
+        end = ends.find_last(int(inside[before - 1]))
+    return 0
+
+
+class _Ends:
+    """The ends of lines in a text."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._mark = b"\n" if b"\n" in content else b"\r"
+
+    def find_last(self, stop: int) -> int:
+        """Return the place after the last end of a line before `stop`, 0 when there is none."""
+        place = self._content.rfind(self._mark, 0, stop)
+        if self._mark == b"\r" and place == len(self._content) - 1:  # a line feed may be yet to come
+            place = self._content.rfind(self._mark, 0, max(place, 0))
+        return place + 1
+
+
+def _find_quoted(content: bytes, separator: str) -> NDArray[np.int64] | None:
+    """Return the places of all quotes when each opens or closes a field or is doubled within one, else None.
+
+    A field opens after a separator or the end of a line and closes before one, so the quotes pair up.
+    """
+    mark = separator.encode()
+    if len(mark) > 1:
+        return None
+    data = np.frombuffer(content, dtype=np.uint8)
+    quotes = np.flatnonzero(data == _QUOTE)
+    is_edge = np.zeros(256, dtype=bool)
+    is_edge[[mark[0], _NEWLINE, _RETURN]] = True
+    opens, closes = quotes[0::2], quotes[1::2]
+    before = np.where(opens > 0, is_edge[data[opens - 1]], True)
+    before[1:] |= opens[1:] - 1 == closes[: len(opens) - 1]
+    last = len(data) - 1
+    after = np.where(closes < last, is_edge[data[np.minimum(closes + 1, last)]], True)
+    nexts = opens[1 : len(closes) + 1]
+    after[: len(nexts)] |= closes[: len(nexts)] + 1 == nexts
+    return quotes if before.all() and after.all() else None
 
 
 def _quoted_field(separator: str) -> re.Pattern[bytes]:
@@ -165,27 +253,92 @@ def _quoted_field(separator: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?:\A|(?<=[\r\n]|" + mark + rb'))"(?:[^"]++|"")*+("(?=[\r\n]|' + mark + rb"|\Z))?")
 
 
-def _check_quotes(content: bytes, separator: str, name: str) -> None:
+def _find_end_by_fields(content: bytes, separator: str, line: int, name: str) -> int:
+    """Return where the last whole record ends, in a text where quotes stand within unquoted fields too."""
+    ends = _Ends(content)
+    end = ends.find_last(len(content))
+    for match in _quoted_field(separator).finditer(content):
+        if match.group(1) is None and match.end() < len(content):
+            raise _quote_error(content, match.start(), line, name)
+        if match.group(1) is None or match.end() >= end > match.start():
+            end = min(end, ends.find_last(match.start()))
+            break
+    return end
+
+
+def _check_last_quotes(content: bytes, separator: str, line: int, name: str) -> None:
     """Raise when a quoted field does not end: PyArrow would swallow the records that follow it without a word."""
     if b'"' not in content:
         return
+    quotes = _find_quoted(content, separator)
+    if quotes is not None and len(quotes) % 2 == 0:
+        return
     for match in _quoted_field(separator).finditer(content):
         if match.group(1) is None:
-            line = line_of(content, match.start())
-            raise PipelineError(
-                f"{name} line {line}: a quoted field that begins here does not end with a quote before the separator. "
-                'Close the quote; a quote inside a quoted field is written twice ("").'
-            )
+            raise _quote_error(content, match.start(), line, name)
+
+
+def _quote_error(content: bytes, place: int, line: int, name: str) -> PipelineError:
+    return PipelineError(
+        f"{name} line {line + count_lines(content[:place])}: a quoted field that begins here does not end with a quote "
+        'before the separator. Close the quote; a quote inside a quoted field is written twice ("").'
+    )
+
+
+def _split_header(text: _Text, separator: str, name: str) -> tuple[tuple[str, ...], int, int]:
+    """Return the column names, where the records begin, and in which line."""
+    content = text.content
+    blank = len(content) - len(content.lstrip(b"\r\n"))  # blank lines are no records, not even before the header
+    for head in (content[:_SNIFFED_BYTES], content):
+        starts, stops, lines = locate_records(head, separator)
+        if len(starts) > 1:
+            break
+    if not len(starts):
+        raise PipelineError(f"{name} is empty, expected a header line and rows. Name another file: --source FILE")
+    raw = content[starts[0] : stops[0]]
+    try:
+        header = next(csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=separator))
+    except UnicodeDecodeError as err:
+        raise encoding_error(content, blank + err.start, text.line, text.offset, name) from err
+    except csv.Error as err:
+        raise PipelineError(f"{name} line 1: the header cannot be read: {err}. Mend the file.") from err
+    start = int(starts[1]) if len(starts) > 1 else len(content)
+    return _name_columns(header, name), start, text.line + (int(lines[1]) if len(lines) > 1 else 2) - 1
+
+
+def _name_columns(header: list[str], name: str) -> tuple[str, ...]:
+    """Return the column names without the blanks around them; a nameless column is called as pandas calls it."""
+    names = [text.strip() or f"Unnamed: {place}" for place, text in enumerate(header)]
+    twice = [column for column, count in Counter(names).items() if count > 1]
+    if twice:
+        raise PipelineError(f"{name} line 1: the column name {join_names(twice)} stands twice. Rename one of them.")
+    return tuple(names)
+
+
+def encoding_error(content: bytes, place: int, line: int, offset: int, name: str) -> PipelineError:
+    """Return the one-line error for a byte that is not UTF-8, at a place of a text that begins at `line`."""
+    return PipelineError(
+        f"{name} line {line + count_lines(content[:place])}: byte 0x{content[place]:02x} at offset {offset + place} is "
+        "not UTF-8. Name the encoding (--encoding latin-1), or save the file as UTF-8 (in a spreadsheet: CSV UTF-8)."
+    )
+
+
+def check_encoding(block: Block) -> None:
+    """Raise when a block is not UTF-8."""
+    try:
+        block.content.decode()
+    except UnicodeDecodeError as err:
+        raise encoding_error(block.content, err.start, block.line, block.offset, block.source) from err
 
 
 def locate_records(content: bytes, separator: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each record stands: first byte, end, and line, each (n_records,), the header first.
+    """Return where each record stands: first byte, end, and line from 1, each (n_records,).
 
     Blank lines are no records. A newline inside a quoted field ends a line but no record.
     """
     data = np.frombuffer(content, dtype=np.uint8)
-    is_cr = data == 13
-    is_end = data == 10
+    is_cr = data == _RETURN
+    is_end = data == _NEWLINE
     lone_cr = is_cr.copy()
     lone_cr[:-1] &= ~is_end[1:]
     line_ends = np.flatnonzero(is_end | lone_cr)

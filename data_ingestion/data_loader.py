@@ -1,14 +1,14 @@
 """Read a CSV into data/raw.parquet, as data/schema.yaml says; where there is no schema.yaml yet, infer it.
 
-Rows that do not fit go to data/rejected.parquet with their line, column and reason.
+Rows that do not fit go to data/rejected.parquet with their line, column and reason, and to data/rejected.csv, which can
+be mended and fed back with --append. What the columns hold is in data/profile.json.
 
     python data_ingestion/data_loader.py --source data/sample.csv --target body_mass_g
 """
 
-import os
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -21,14 +21,15 @@ from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
-from data_ingestion.progress import show_progress
-from data_ingestion.schema import Contract, count_of, join_names
+from data_ingestion.progress import show_transfer
+from data_ingestion.schema import Contract, join_names
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from data_ingestion.load_writer import LoadWriter
+    from data_ingestion.loading import Progress, Reading
+    from data_ingestion.sources import Source, SourceReader
 
-    from data_ingestion.csv_reader import TextTable
-    from data_ingestion.validation import Loaded
+LIBRARIES = ("pyarrow", "numpy")
 
 
 class LoadParams(StageParams):
@@ -36,173 +37,182 @@ class LoadParams(StageParams):
 
     block: ClassVar[str] = "load"
 
-    source: Path = Field(Path("data/sample.csv"), description="the CSV to read")
+    source: str = Field(
+        "data/sample.csv", min_length=1, description="a CSV, several with commas, a pattern, a folder, an address, or -"
+    )
     target: str = Field("body_mass_g", min_length=1, description="the column to predict")
     task: Literal["auto", "regression", "classification"] = Field("auto", description="what the target is")
     separator: str | None = Field(None, min_length=1, max_length=1, description="field separator; none: detect it")
+    encoding: str | None = Field(None, description="encoding of the text, such as latin-1; none: UTF-8 or UTF-16")
     max_rejected: float = Field(0.01, ge=0, le=1, description="stop when a larger share of the rows is at fault")
     max_missing_target: float = Field(0.5, ge=0, le=1, description="stop when more of the targets are missing")
     min_rows: int = Field(20, ge=5, description="stop when fewer rows are usable")
     infer: bool = Field(False, description="infer schema.yaml anew; columns edited by hand stay as they are")
+    check: bool = Field(False, description="hold the source against schema.yaml and write nothing")
+    append: str | None = Field(None, description="a mended rejected.csv: its rows join those in raw.parquet")
 
 
-def find_source(path: Path, root: Path) -> Path:
-    """Return the source where it exists: from the current folder, else below the root, else in the repository."""
-    places = [Path(os.path.abspath(folder / path)) for folder in (Path.cwd(), root, files.REPOSITORY)]
-    return next((place for place in places if os.path.lexists(place)), places[0])
+Current = tuple[Contract, dict[str, str]]  # schema.yaml, and the checksums of its columns as they were inferred
 
 
-def find_known_separator(current: tuple[Contract, dict[str, str]] | None, source: str, infer: bool) -> str | None:
-    """Return the separator that the contract knows of this source, or None when it is to be found out."""
-    if current is None or current[0].source != source:
-        return None
-    is_stale = infer and contracts.WHOLE_FILE not in contracts.find_edited(*current)
-    return None if is_stale else current[0].separator
-
-
-def decide_contract(
-    current: tuple[Contract, dict[str, str]] | None, texts: "TextTable", source: str, separator: str, params: LoadParams
-) -> tuple[Contract, dict[str, str], list[str]]:
-    """Return the contract to load by, the checksums of its inferred columns, and notes.
-
-    A contract on disk stands until the source or target changes or `--infer` is given; what was edited by hand stands
-    in any case.
+def is_to_infer(current: Current | None, source: str, params: LoadParams) -> bool:
+    """Return whether the contract must be inferred: there is none, another source or target, or `--infer`.
 
     Raises
     ------
     PipelineError : the source or target changed under a contract that somebody edited
     """
-    from data_ingestion import inference
+    if current is None or params.infer:
+        return True
+    contract, inferred = current
+    if (contract.source, contract.target) == (source, params.target):
+        return False
+    edited = contracts.find_edited(contract, inferred)
+    if edited:
+        raise PipelineError(
+            f"data/schema.yaml was edited by hand ({join_names(edited)}) for {contract.source}, target "
+            f'"{contract.target}", and this run is for {source}, target "{params.target}". Add --infer to infer '
+            "the unedited columns anew, or give this data its own folder with --root."
+        )
+    return True
 
-    if current is not None:
-        contract, inferred = current
-        edited = contracts.find_edited(contract, inferred)
-        switched = (contract.source, contract.target) != (source, params.target)
-        if not switched and not params.infer:
-            return contract, inferred, [f"schema.yaml: edited by hand: {join_names(edited)}"] if edited else []
-        if edited and not params.infer:
-            raise PipelineError(
-                f"data/schema.yaml was edited by hand ({join_names(edited)}) for {contract.source}, target "
-                f'"{contract.target}", and this run is for {source}, target "{params.target}". Add --infer to infer '
-                "the unedited columns anew, or give this data its own folder with --root."
-            )
-    contract, notes = inference.infer_contract(
-        texts, source, separator, params.target, params.task, params.max_rejected
+
+def find_known_form(current: Current | None, source: str, params: LoadParams) -> tuple[str | None, str | None]:
+    """Return separator and encoding as given, else as the contract knows them of this source; None: find them out."""
+    known = current[0] if current is not None and current[0].source == source else None
+    if known is not None and params.infer and contracts.WHOLE_FILE not in contracts.find_edited(*current):  # type: ignore[misc]
+        known = None
+    separator = params.separator or (known.separator if known else None)
+    return separator, params.encoding or (known.encoding if known else None)
+
+
+def describe_lineage(sources: "list[Source]", current: Current | None, params: LoadParams) -> Lineage:
+    """Return what this load is made from; the sources' sha256 is known once they have been read."""
+    from data_ingestion.sources import sha256_sources
+
+    digest = sha256_sources(sources) if params.if_changed and not params.infer else ""
+    return Lineage(
+        stage="data_loader",
+        inputs={"source": digest, "schema": current[0].fingerprint() if current else ""},
+        params={name: value for name, value in params.effective().items() if name != "source"},
+        code=files.sha256_code(["data_ingestion"], LIBRARIES),
     )
-    inferred = contracts.checksum_contract(contract)
-    if current is not None and edited:
-        contract, kept = inference.merge_edits(contract, current[0], edited)
-        dropped = [name for name in edited if name not in kept]
-        notes += [f"schema.yaml: kept as edited by hand: {join_names(kept)}"] if kept else []
-        notes += [f"schema.yaml: edits given up, for they do not fit here: {join_names(dropped)}"] if dropped else []
-    return contract, inferred, notes
-
-
-def describe_load(loaded: "Loaded", rejected: "pa.Table", contract: Contract) -> list[str]:
-    """Return the lines that tell what was read, the first five rows at fault among them."""
-    import pyarrow.compute as pc
-
-    from data_ingestion.csv_reader import SEPARATORS
-    from data_ingestion.validation import TARGET_MISSING
-
-    total = loaded.table.num_rows + len(loaded.rejects)
-    separator = SEPARATORS.get(contract.separator, repr(contract.separator))
-    lines = [
-        f"{contract.source}: {count_of(total, 'row')}, {count_of(len(contract.columns), 'column')}, "
-        f"separated by {separator}",
-        f'  target "{contract.target}": {describe_target(contract)}',
-    ]
-    kinds = Counter(column.kind for column in contract.features.values())
-    lines.append(
-        f"  {count_of(len(contract.features), 'feature')}: "
-        + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-    )
-    ignored = [(name, contract.columns[name].reason) for name in contract.columns_with_role("ignored")]
-    lines += [f'  ignored "{name}": {reason or "so says data/schema.yaml"}' for name, reason in ignored[:10]]
-    if len(ignored) > 10:
-        lines.append(f"  ignored {len(ignored) - 10} columns more, see data/schema.yaml")
-    reasons = Counter(r.reason if r.reason == TARGET_MISSING else "at fault" for r in loaded.rejects)
-    lines += [f"  set aside, {reason}: {count_of(count, 'row')}" for reason, count in reasons.items()]
-    faults = rejected.filter(pc.not_equal(rejected["reason"], TARGET_MISSING)).slice(0, 5).to_pylist()
-    lines += [f"    line {fault['line']}: {fault['reason']}" for fault in faults]
-    return lines + [f"  note: {note}" for note in loaded.notes]
-
-
-def describe_target(contract: Contract) -> str:
-    """Return the task and the target's values in words."""
-    column = contract.columns[contract.target]
-    if not contract.is_classification:
-        return f"regression, {column.kind}s from {column.min} to {column.max}"
-    if column.categories is None:
-        return f"{contract.task} classification, {column.kind}s from {column.min} to {column.max}"
-    return f"{contract.task} classification, {len(column.categories)} classes: {join_names(column.categories)}"
 
 
 def load(workspace: Workspace, params: LoadParams) -> None:
-    """Read the source, hold it against the contract, and write the three outputs together."""
-    from data_ingestion import csv_reader, sources
-    from data_ingestion.validation import (
-        Loaded,
-        apply_contract,
-        build_rejected,
-        check_faults,
-        check_limits,
-        check_row_count,
-    )
+    """Read the sources, hold them against the contract, and write the outputs together."""
+    from data_ingestion.load_report import describe_load
+    from data_ingestion.sources import SourceReader, find_sources
 
-    path = find_source(params.source, workspace.root)
-    source = workspace.show(path)
-    content = sources.read_source(path, workspace)
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
-    lineage = Lineage(
-        stage="data_loader",
-        inputs={"source": files.sha256_bytes(content), "schema": current[0].fingerprint() if current else ""},
-        params={name: value for name, value in params.effective().items() if name != "source"},
-        code=files.sha256_code(["data_ingestion"], ["pyarrow"]),
-    )
+    found, source = find_sources(params.source, workspace)
+    lineage = describe_lineage(found, current, params)
     if params.if_changed and not params.infer and files.is_current(workspace.raw, lineage):
         print(f"data/raw.parquet is up to date with {source}")
         return
-    text, notes = sources.decode_source(content, source)
-    known = find_known_separator(current, source, params.infer)
-    separator = params.separator or known or csv_reader.detect_separator(text, source)
-    texts = csv_reader.read_texts(text, separator, source)
-    total = texts.table.num_rows + len(texts.rejects)
-    check_faults(build_rejected(texts.rejects, text, separator), total, source, params.max_rejected)
-    check_row_count(total, source, params.min_rows)
-    contract, inferred, remarks = decide_contract(current, texts, source, separator, params)
-    loaded = apply_contract(texts, contract)
-    rejected = build_rejected(loaded.rejects, text, separator)
-    check_limits(loaded, rejected, contract, params.max_rejected, params.max_missing_target, params.min_rows)
-    write_outputs(workspace, contract, current and current[0], inferred, loaded.table, rejected, lineage)
-    loaded = Loaded(loaded.table, loaded.rejects, [*notes, *remarks, *loaded.notes])
-    print("\n".join(describe_load(loaded, rejected, contract)))
-    print(f"wrote data/raw.parquet ({loaded.table.num_rows:,} rows), data/rejected.parquet, data/schema.yaml")
+    separator, encoding = find_known_form(current, source, params)
+    readers = [SourceReader(replace(one, encoding=encoding)) for one in found]
+    infers = is_to_infer(current, source, params)
+    with show_transfer("loading", sum(one.size for one in found)) as progress:
+        if infers or current is None:
+            contract, reading, notes = infer_and_write(
+                workspace, readers, source, separator, current, params, lineage, progress
+            )
+        else:
+            contract, reading, notes = check_and_write(
+                workspace, readers, separator, current, params, lineage, progress
+            )
+    said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
+    print("\n".join(describe_load(contract, reading, [*said, *notes, *reading.notes])))
+    print(
+        "checked; nothing was written"
+        if params.check
+        else f"wrote data/raw.parquet ({reading.tally.kept:,} rows), data/rejected.parquet, data/rejected.csv, "
+        "data/schema.yaml, data/profile.json"
+    )
 
 
-def write_outputs(
+def infer_and_write(
     workspace: Workspace,
-    contract: Contract,
-    current: Contract | None,
-    inferred: dict[str, str],
-    table: "pa.Table",
-    rejected: "pa.Table",
+    readers: "list[SourceReader]",
+    source: str,
+    separator: str | None,
+    current: Current | None,
+    params: LoadParams,
     lineage: Lineage,
-) -> None:
-    """Write rejected.parquet, schema.yaml unless it stands as it is, and last raw.parquet, which vouches for both."""
-    rows = {"in": table.num_rows + rejected.num_rows, "rejected": rejected.num_rows, "kept": table.num_rows}
-    lineage = replace(lineage, inputs=lineage.inputs | {"schema": contract.fingerprint()}, rows=rows)
-    with files.commit() as commit:
-        outputs = {"rejected.parquet": commit.write_parquet(workspace.rejected, rejected, lineage)}
-        if contract != current:
-            commit.write_bytes(workspace.schema, contracts.format_contract(contract, inferred))
-        commit.write_parquet(workspace.raw, table, replace(lineage, outputs=outputs))
+    progress: "Progress",
+) -> "tuple[Contract, Reading, list[str]]":
+    """Infer the contract over the whole sources, write everything, and return the contract and what there is to say."""
+    from data_ingestion.inferring import MAX_READINGS, start_inference
+    from data_ingestion.validation import check_limits
+
+    limits = (params.max_rejected, params.min_rows)
+    belief = start_inference(readers, source, separator, current, params.target, params.task, *limits)
+    for _ in range(MAX_READINGS):
+        layout = belief.build_layout()
+        with open_writer(workspace, layout.contract, params.check) as writer:
+            reading = belief.read(layout, writer.outputs if writer else None, progress)
+            if belief.revise(reading):
+                continue  # what was written is given up, for nobody closed the writer
+            contract, inferred, notes = belief.conclude(reading)
+            check_limits(reading.tally, contract, params.max_rejected, params.max_missing_target, params.min_rows)
+            if writer:
+                writer.close(contract, inferred, current and current[0], reading, seal_lineage(lineage, readers))
+        return contract, reading, notes
+    raise RuntimeError(f"{source}: the kinds of its columns did not settle in {MAX_READINGS} readings")
+
+
+def check_and_write(
+    workspace: Workspace,
+    readers: "list[SourceReader]",
+    separator: str | None,
+    current: Current,
+    params: LoadParams,
+    lineage: Lineage,
+    progress: "Progress",
+) -> "tuple[Contract, Reading, list[str]]":
+    """Hold the sources against the contract, write everything, and return what there is to say."""
+    from data_ingestion.loading import read_sources
+    from data_ingestion.typed_blocks import Layout
+    from data_ingestion.validation import check_limits, check_target
+
+    contract, inferred = current
+    edited = contracts.find_edited(contract, inferred)
+    notes = [f"schema.yaml: edited by hand: {join_names(edited)}"] if edited else []
+    with open_writer(workspace, contract, params.check) as writer:
+        reading = read_sources(
+            readers, separator, Layout(contract), False, writer.outputs if writer else None, progress
+        )
+        check_limits(reading.tally, contract, params.max_rejected, params.max_missing_target, params.min_rows)
+        check_target(reading.profile.count_distinct(contract.target), contract)
+        if writer:
+            writer.close(contract, inferred, contract, reading, seal_lineage(lineage, readers))
+    return contract, reading, notes
+
+
+@contextmanager
+def open_writer(workspace: Workspace, contract: Contract, is_check: bool) -> "Iterator[LoadWriter | None]":
+    """Open the outputs of one reading; None when nothing is to be written."""
+    from data_ingestion.load_writer import LoadWriter
+
+    if is_check:
+        yield None
+        return
+    with files.commit() as commit, LoadWriter(commit, workspace, contract) as writer:
+        yield writer
+
+
+def seal_lineage(lineage: Lineage, readers: "list[SourceReader]") -> Lineage:
+    """Return the lineage with the sha256 of what was read."""
+    from data_ingestion.sources import join_digests
+
+    return replace(lineage, inputs=lineage.inputs | {"source": join_digests([reader.sha256 for reader in readers])})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(LoadParams, argv, __doc__ or "")
-    with files.open_workspace(params.root) as workspace, show_progress("loading"):
+    with files.open_workspace(params.root) as workspace:
         load(workspace, params)
 
 

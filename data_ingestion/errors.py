@@ -4,7 +4,8 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 EXIT_BAD_INPUT = 2  # a flag, a parameter, a source file or a hand-off is not as expected
@@ -33,6 +34,15 @@ def write_error(path: Path, err: OSError, temporary: Path | None = None) -> Pipe
         repair = f"Make {path.parent} a folder that this user can write to"
     message = f"cannot write {path}: {why}. Every earlier file is still whole. {repair}, then run the command again."
     return PipelineError(message, EXIT_CANNOT_WRITE)
+
+
+@contextmanager
+def naming_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write inside the block into the one-line error for `path`."""
+    try:
+        yield
+    except OSError as err:
+        raise write_error(path, err) from err
 
 
 def check_present(path: Path, made_by: str) -> None:

@@ -21,6 +21,7 @@ from data_ingestion.errors import (
     PipelineError,
     check_present,
     damaged_error,
+    naming_errors,
     run_stage,
     stale_error,
     write_error,
@@ -57,6 +58,7 @@ __all__ = [
     "damaged_error",
     "has_outputs",
     "is_current",
+    "naming_errors",
     "new_folder",
     "open_parquet",
     "open_workspace",
@@ -83,7 +85,8 @@ class Commit:
     """A set of files that are written together. Use it through `commit`."""
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Path, Path]] = []
+        self._temporaries: list[Path] = []
+        self._pending: list[tuple[Path, Path]] = []  # in the order in which they were completed
 
     @contextmanager
     def open(self, path: Path) -> Iterator[IO[bytes]]:
@@ -96,11 +99,12 @@ class Commit:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._pending.append((temporary, path))
+            self._temporaries.append(temporary)
             with temporary.open("w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            self._pending.append((temporary, path))
         except OSError as err:
             raise write_error(path, err, temporary) from err
 
@@ -125,7 +129,11 @@ class Commit:
         from data_ingestion.sealed_parquet import ParquetSink
 
         with self.open(path) as file:
-            yield ParquetSink(file, schema)
+            sink = ParquetSink(file, schema)
+            try:
+                yield sink
+            finally:
+                sink.abandon()  # of no effect on one that was closed
 
     def write_parquet(self, path: Path, table: "pa.Table", lineage: Lineage) -> str:
         """Write `table` with its lineage, a checksum on every page and one over the whole; see `open`."""
@@ -145,8 +153,10 @@ class Commit:
             except OSError as err:
                 raise write_error(path, err) from err
 
-    def _discard(self) -> None:
-        for temporary, _ in self._pending:
+    def discard(self) -> None:
+        """Give up all that was written."""
+        self._pending.clear()
+        for temporary in self._temporaries:
             temporary.unlink(missing_ok=True)
 
 
@@ -155,15 +165,16 @@ def commit() -> Iterator[Commit]:
     """Write files that appear together, each whole.
 
     All of them are complete and on the disk before the first is renamed into place, so a full disk or a crash while
-    writing leaves every earlier file as it was. The renames follow in the order of the writes: write last what
-    vouches for the others (the manifest of a model), so that a crash between two renames is noticed by its reader.
+    writing leaves every earlier file as it was. The renames follow in the order in which the files
+    were completed: end with what vouches for the others (the manifest of a model), so that a crash between two renames
+    is noticed by its reader.
     """
     files = Commit()
     try:
         yield files
         files._publish()
     finally:
-        files._discard()
+        files.discard()
 
 
 @contextmanager
@@ -278,4 +289,3 @@ def is_current(path: Path, lineage: Lineage) -> bool:
     """Return whether a parquet hand-off and what was written beside it are those that `lineage` would make again."""
     found = read_lineage(path)
     return found is not None and found.matches(lineage) and has_outputs(found, path.parent)
-

@@ -39,7 +39,8 @@ _HEADER = """\
 #   role          feature, target, id, group, time, or ignored (with the reason)
 #   nullable      may a value be missing?            missing       spellings that mean missing
 #   min, max      the expected range                 out_of_range  warn, or refuse the row
-#   decimal       "," where numbers are written 1.234,5
+#   decimal       "," where numbers are written 1.234,5; thousands: "," where 1,234.5; currency: "$" where $1,234.5
+#   missing_share the share of missing values; a file with many more is remarked on
 #   categories    the expected values                unseen        warn, or refuse the row
 # After an edit, run the pipeline again. To infer unedited columns anew: python data_ingestion/data_loader.py --infer
 """
@@ -63,6 +64,9 @@ class Column(BaseModel):
     false_values: list[StrictStr] | None = None
     format: StrictStr | None = None
     decimal: Literal[",", "."] | None = None
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    currency: StrictStr | None = Field(None, min_length=1, max_length=4, pattern=r"^[^\d\s+.,-]+$")
+    missing_share: float | None = Field(None, ge=0, le=1)
     missing: list[StrictStr] | None = None
     example: StrictInt | StrictFloat | StrictBool | StrictStr | None = None
 
@@ -90,6 +94,8 @@ class Column(BaseModel):
 
     @validate_model(mode="after")
     def _check_kind(self) -> Self:
+        if self.thousands is not None and self.thousands == (self.decimal or "."):
+            raise ValueError(f"decimal and thousands cannot both be {self.thousands!r}")
         if self.unseen == "refuse" and self.kind == "category" and self.categories is None:
             raise ValueError("unseen: refuse needs the list of the categories")
         if self.kind == "text" and self.role == "feature":
@@ -124,6 +130,7 @@ class Contract(BaseModel):
 
     source: StrictStr
     separator: StrictStr = Field(",", min_length=1, max_length=1)
+    encoding: StrictStr | None = None
     target: StrictStr
     task: Task
     missing: list[StrictStr] = list(MISSING)
@@ -195,7 +202,7 @@ def parse_contract(value: object, where: str) -> Contract:
 def checksum_contract(contract: Contract) -> dict[str, str]:
     """Return a short checksum per column, and one for the keys of the whole file: what tells edited from inferred."""
     parts: dict[str, object] = {name: column.to_dict() for name, column in contract.columns.items()}
-    parts[WHOLE_FILE] = [contract.separator, contract.task, contract.missing]
+    parts[WHOLE_FILE] = [contract.separator, contract.encoding, contract.task, contract.missing]
     return {name: sha256_json(part)[:12] for name, part in parts.items()}
 
 
@@ -242,11 +249,30 @@ def check_raw(path: Path, names: Sequence[str], lineage: Lineage, contract: Cont
         raise stale_error(path, f"it was loaded under schema {made[:8]}, and data/schema.yaml is now {now[:8]}", LOADER)
 
 
-def format_contract(contract: Contract, inferred: Mapping[str, str]) -> bytes:
-    """Return the text of `schema.yaml`."""
-    content = contract.to_dict() | {"inferred": dict(inferred)}
-    body = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-    return (_HEADER + body).encode()
+def format_contract(
+    contract: Contract, inferred: Mapping[str, str], comments: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the text of `schema.yaml`.
+
+    Parameters
+    ----------
+    contract : what it says
+    inferred : checksums of the columns as they were inferred
+    comments : a line on a column for the reader, by its name
+    """
+    head = contract.to_dict()
+    columns: dict[str, object] = head.pop("columns")  # type: ignore[assignment]
+    text = _HEADER + _dump(head) + "columns:\n"
+    for name, column in columns.items():
+        comment = (comments or {}).get(name)
+        text += f"  # {comment}\n" if comment else ""
+        text += "".join(f"  {line}\n" for line in _dump({name: column}).splitlines())
+    return (text + _dump({"inferred": dict(inferred)})).encode()
+
+
+def _dump(content: Mapping[str, object]) -> str:
+    text: str = yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text
 
 
 class _Dumper(yaml.SafeDumper):

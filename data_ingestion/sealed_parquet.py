@@ -45,6 +45,7 @@ class ParquetSink:
             use_dictionary=texts,
             column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
             write_page_checksum=True,
+            store_schema=False,  # texts that are written as dictionaries come back as texts
         )
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
@@ -71,6 +72,10 @@ class ParquetSink:
         self._writer.add_key_value_metadata({_LINEAGE_KEY: text, _SEAL_KEY: seal.BLANK})
         self._writer.close()
         return self._sealing.seal()
+
+    def abandon(self) -> None:
+        """Give the file up: without this, the writer would complete it when its memory is freed."""
+        self._writer.is_open = False
 
     def _write_group(self, rows: pa.Table) -> None:
         self._writer.write_table(rows.combine_chunks(), row_group_size=self._group_rows)

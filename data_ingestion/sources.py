@@ -1,38 +1,116 @@
-"""From a source file to the text of a CSV in UTF-8: compressed files, Parquet and Arrow tables, UTF-16.
+"""From what the user names as the source to the text of CSVs: one file, several, a folder, a pipe or an address.
 
-A fault of the file is refused at once, with its line where it has lines.
+Files may be packed (gzip, bzip2, zstd), Parquet or Arrow tables, or CSVs in another encoding; all become pieces of CSV
+text in UTF-8, in bounded memory. A fault of a file is refused at once.
 """
 
-import bz2
-import gzip
-import io
+import codecs
+import glob
+import hashlib
 import os
+import shutil
 import stat
-import zlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from data_ingestion.handoff import PipelineError, Workspace
-from data_ingestion.schema import join_names
+from data_ingestion.handoff import REPOSITORY, PipelineError, Workspace, sha256_file, write_error
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from data_ingestion.source_tables import TableFile
 
 REFUSED = {  # by their first bytes: what people name by mistake
     b"PK\x03\x04": "a zip archive or a spreadsheet",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
 }
+PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+TABLES = (b"PAR1", b"ARROW1")
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".zst", ".parquet", ".arrow", ".feather")
 MAX_EXPANSION = 200  # tables shrink tenfold or twentyfold; what grows more than this is a bomb
-_CHUNK_BYTES = 4 * 1024 * 1024
+PIECE_BYTES = 1024 * 1024
+STDIN = "-"
+
+Progress = Callable[[int], object]
 
 
-def read_source(path: Path, workspace: Workspace) -> bytes:
-    """Return the content of the source file.
+@dataclass(frozen=True)
+class Source:
+    """One file to read.
+
+    Parameters
+    ----------
+    path : where it stands
+    name : what messages call it
+    encoding : as declared; None finds it out
+    size : in bytes
+    modified_ns : when it was last written
+    """
+
+    path: Path
+    name: str
+    encoding: str | None
+    size: int
+    modified_ns: int
+
+
+# Finding them
+
+
+def find_sources(given: str, workspace: Workspace) -> tuple[list[Source], str]:
+    """Return the files that a source names, sorted, and its own name for the contract.
+
+    Parameters
+    ----------
+    given : a file, several with commas between them, a pattern with `*`, a folder, an address, or `-` for the pipe
+    workspace : what comes over a pipe or from an address is kept in its data folder until the run ends
 
     Raises
     ------
-    PipelineError : it is missing, empty, not a regular file, a link that leaves data/, or it changes meanwhile
+    PipelineError : a file is missing, empty, not a regular file, or a link that leaves data/
+    """
+    if given == STDIN or "://" in given:
+        kept = _keep_stream(given, workspace)
+        name = "standard input" if given == STDIN else given
+        return [check_source(kept, name, workspace)], name
+    parts = [given] if find_place(given, workspace.root) else [part.strip() for part in given.split(",")]
+    paths = [path for part in parts for path in _list_paths(part, workspace)]
+    sources = [check_source(path, workspace.show(path), workspace) for path in paths]
+    name = ", ".join(workspace.show(find_place(part, workspace.root) or Path(part)) for part in parts)
+    return sources, name
+
+
+def find_place(given: str, root: Path) -> Path | None:
+    """Return where a path exists: from the current folder, else below the root, else in the repository."""
+    places = [Path(os.path.abspath(folder / given)) for folder in (Path.cwd(), root, REPOSITORY)]
+    return next((place for place in places if os.path.lexists(place)), None)
+
+
+def _list_paths(part: str, workspace: Workspace) -> list[Path]:
+    place = find_place(part, workspace.root)
+    if place is not None and place.is_dir():
+        own = {workspace.raw, workspace.rejected, workspace.rejected_csv, workspace.processed}
+        found = sorted(p for p in place.iterdir() if p.suffix.lower() in ENDINGS and p not in own and p.is_file())
+        if not found:
+            raise PipelineError(f"{place} is a folder without CSV, Parquet or Arrow files. Name a file: --source FILE")
+        return found
+    if place is None and glob.has_magic(part):
+        for folder in (Path.cwd(), workspace.root, REPOSITORY):
+            matches = sorted(glob.glob(str(folder / part), recursive=True))
+            if matches:
+                return [Path(os.path.abspath(match)) for match in matches]
+        raise PipelineError(f"no file matches {part}. Name an existing CSV: --source path/to/file.csv")
+    return [place or Path(os.path.abspath(part))]
+
+
+def check_source(path: Path, name: str, workspace: Workspace) -> Source:
+    """Return a file to read, as it is now.
+
+    Raises
+    ------
+    PipelineError : it is missing, empty, not a regular file, or a link that leaves data/
     """
     data_root = workspace.root / "data"
     try:
@@ -45,162 +123,257 @@ def read_source(path: Path, workspace: Workspace) -> bytes:
         raise PipelineError(
             f"{path} is a link that leaves {data_root}. Name the file itself: --source {path.resolve()}"
         )
-    if not stat.S_ISREG(path.stat().st_mode):
-        kind = "folder" if path.is_dir() else "pipe or device"
-        raise PipelineError(f"{path} is a {kind}, expected a CSV file. Name the file: --source path/to/file.csv")
-    try:
-        with path.open("rb") as file:
-            before = os.fstat(file.fileno())
-            content = file.read()
-            after = path.stat()
-    except OSError as err:
-        raise PipelineError(f"{path} cannot be read: {err.strerror}. Mend that, then run the command again.") from err
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(content) != after.st_size:
-        raise PipelineError(f"{path} changed while it was read. Run the command again when its writer is done.")
-    if not content.strip():
-        raise PipelineError(f"{path} is empty, expected a header line and rows. Name another file: --source FILE")
-    return content
-
-
-def decode_source(content: bytes, name: str) -> tuple[bytes, list[str]]:
-    """Return the content as a CSV in UTF-8 without byte-order mark, and a note for each thing that was done to it.
-
-    Raises
-    ------
-    PipelineError : the file is no text or table, is damaged, its encoding is not UTF-8 and nothing says which it is, or
-        there is a NUL byte
-    """
-    for first_bytes, format in REFUSED.items():
-        if content.startswith(first_bytes):
-            raise PipelineError(f"{name} is {format}, expected a CSV file. Save it as CSV in UTF-8.")
-    content, notes = unpack(content, name)
-    if content.startswith((b"PAR1", b"ARROW1")):
-        return write_csv(read_table(content, name)), [*notes, "read as the table it is"]
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            content = content.decode("utf-16").encode()
-        except UnicodeError as err:
-            raise PipelineError(f"{name} begins like UTF-16 but is not: {err}. Save it as UTF-8.") from err
-        notes.append("read as UTF-16, which its byte-order mark announces")
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    nul = content.find(b"\0")
-    if nul >= 0:
-        if content[:200].count(b"\0") * 3 > len(content[:200]):
-            raise PipelineError(f"{name} looks like UTF-16 without a byte-order mark. Save it as UTF-8.")
-        raise PipelineError(f"{name} line {line_of(content, nul)}: a NUL byte (offset {nul}). Remove it.")
-    try:
-        content.decode()
-    except UnicodeDecodeError as err:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise PipelineError(
-            f"{name} line {line_of(content, err.start)}: byte 0x{content[err.start]:02x} at offset {err.start} is not "
-            "UTF-8. Save the file as UTF-8 (in a spreadsheet: CSV UTF-8)."
-        ) from err
-    return content, notes
+            f"{path} is a pipe or device, expected a CSV file. For a pipe: --source - and < {path}; else name a file."
+        )
+    if not status.st_size:
+        raise PipelineError(f"{name} is empty, expected a header line and rows. Name another file: --source FILE")
+    return Source(path, name, None, status.st_size, status.st_mtime_ns)
 
 
-def unpack(content: bytes, name: str) -> tuple[bytes, list[str]]:
-    """Return a file's content after gzip, bzip2 or zstd is undone, and a note when it was.
-
-    Raises
-    ------
-    PipelineError : it is cut short or damaged, or it would grow beyond all measure
-    """
-    for first_bytes, (title, open_stream) in _PACKINGS.items():
-        if content.startswith(first_bytes):
-            return _expand(content, open_stream, title, name), [f"unpacked with {title}"]
-    return content, []
-
-
-def _open_gzip(content: bytes) -> IO[bytes]:
-    return gzip.GzipFile(fileobj=io.BytesIO(content))  # type: ignore[return-value]  # a stream all the same
+def _keep_stream(given: str, workspace: Workspace) -> Path:
+    """Copy a pipe or an address to a file, because the rows may have to be read more than once."""
+    kept = workspace.root / "data" / f".source.{os.getpid()}.tmp"
+    try:
+        with _open_stream(given) as stream, kept.open("wb") as file:
+            shutil.copyfileobj(stream, file, PIECE_BYTES)
+    except OSError as err:
+        if err.filename in (None, str(kept)) and err.errno:
+            raise write_error(kept, err, kept) from err
+        raise PipelineError(f"{given} cannot be read: {err}. Download it, then name the file: --source FILE") from err
+    return kept
 
 
-def _open_bzip2(content: bytes) -> IO[bytes]:
-    return bz2.BZ2File(io.BytesIO(content))
-
-
-def _open_zstd(content: bytes) -> IO[bytes]:
+def _open_stream(given: str) -> IO[bytes]:
+    if given == STDIN:
+        if sys.stdin.isatty():
+            raise PipelineError("--source - reads a pipe, and there is none. Pipe a CSV into it, or name a file.")
+        return sys.stdin.buffer
     import pyarrow as pa
+    from pyarrow import fs
 
-    stream: IO[bytes] = pa.CompressedInputStream(pa.py_buffer(content), "zstd")
+    try:
+        filesystem, path = fs.FileSystem.from_uri(given)
+    except (pa.ArrowException, OSError, ValueError) as err:
+        raise PipelineError(
+            f"{given} is not an address that PyArrow opens (s3, gs, abfs, hdfs, file). Download it, for one with: "
+            f'curl -o data/file.csv "{given}"'
+        ) from err
+    stream: IO[bytes] = filesystem.open_input_stream(path, compression=None)
     return stream
 
 
-_PACKINGS: dict[bytes, tuple[str, Callable[[bytes], IO[bytes]]]] = {
-    b"\x1f\x8b": ("gzip", _open_gzip),
-    b"BZh": ("bzip2", _open_bzip2),
-    b"\x28\xb5\x2f\xfd": ("zstd", _open_zstd),
-}
+# Reading them
 
 
-def _expand(content: bytes, open_stream: Callable[[bytes], IO[bytes]], title: str, name: str) -> bytes:
-    pieces, size = [], 0
-    try:
-        with open_stream(content) as stream:
-            while piece := stream.read(_CHUNK_BYTES):
-                pieces.append(piece)
+class SourceReader:
+    """The text of one file; it may be read again from the start.
+
+    Parameters
+    ----------
+    source : the file
+
+    Raises
+    ------
+    PipelineError : it is no text or table, or is damaged
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.notes: list[str] = []
+        self.sha256 = ""
+        with self._open() as raw:
+            head = raw.read(8)
+        for first_bytes, title in REFUSED.items():
+            if head.startswith(first_bytes):
+                raise PipelineError(f"{source.name} is {title}, expected a CSV file. Save it as CSV in UTF-8.")
+        self._packing = next((title for first, title in PACKINGS.items() if head.startswith(first)), None)
+        if self._packing:
+            self.notes.append(f"unpacked with {'bzip2' if self._packing == 'bz2' else self._packing}")
+            head = self._read_unpacked_head()
+        self.is_table = head.startswith(TABLES)
+        mark = next((mark for mark in MARKS if head.startswith(mark)), b"")
+        self.encoding = (source.encoding or MARKS.get(mark, "utf-8")).lower()
+        if self.is_table:
+            self.notes.append("read as the table it is")
+        elif MARKS.get(mark) == "utf-16" and not source.encoding:
+            self.notes.append("read as UTF-16, which its byte-order mark announces")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as err:
+            raise PipelineError(f'unknown encoding "{self.encoding}". Known: utf-8, utf-16, latin-1, cp1252.') from err
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file is CSV text in UTF-8 as it stands, so that any place of it can be read by itself."""
+        return not self.is_table and self._packing is None and codecs.lookup(self.encoding).name == "utf-8"
+
+    def read_pieces(self, count: int, length: int) -> list[bytes]:
+        """Return lines from places spread evenly over a plain file, the last piece up to its end.
+
+        A newline within quotes may be taken for the end of a record: good enough for a first look.
+        """
+        pieces = []
+        with self._open() as raw:
+            for number in range(1, count + 1):
+                raw.seek(max(0, (self.source.size - length) * number // count))
+                piece = raw.read(length)
+                piece = piece[piece.find(b"\n") + 1 :]
+                pieces.append(piece if number == count else piece[: piece.rfind(b"\n") + 1])
+        return [piece for piece in pieces if _is_readable(piece)]
+
+    def iterate(self, progress: Progress | None = None) -> Iterator[bytes]:
+        """Yield the text in UTF-8 without byte-order mark, piece by piece; at the end `sha256` is known.
+
+        Parameters
+        ----------
+        progress : called with the number of bytes of the file read so far
+
+        Raises
+        ------
+        PipelineError : the file is damaged, not of its encoding, or has changed since it was found
+        """
+        if self.is_table:
+            yield from self._iterate_table(progress)
+            return
+        with self._open() as raw:
+            hashing = HashingReader(raw, progress)
+            pieces = self._unpack(hashing) if self._packing else iter(lambda: hashing.read(PIECE_BYTES), b"")
+            yield from self._decode(pieces)
+            while hashing.read(PIECE_BYTES):
+                pass
+        self.sha256 = hashing.hexdigest()
+        check_unchanged(self.source)
+
+    def _iterate_table(self, progress: Progress | None) -> Iterator[bytes]:
+        self.sha256 = sha256_file(self.source.path)
+        table = self._open_table()
+        try:
+            for share, text in table.iterate_csv():
+                if progress is not None:
+                    progress(int(share * self.source.size))
+                yield text
+        finally:
+            table.close()
+        check_unchanged(self.source)
+
+    def _open_table(self) -> "TableFile":
+        from data_ingestion.source_tables import TableFile
+
+        if not self._packing:
+            return TableFile(self.source.path, self.source.name)
+        raise PipelineError(
+            f"{self.source.name} is a table packed with {self._packing}. Unpack it, then name the result: --source FILE"
+        )
+
+    def _open(self) -> IO[bytes]:
+        try:
+            return self.source.path.open("rb")
+        except OSError as err:
+            raise PipelineError(
+                f"{self.source.path} cannot be read: {err.strerror}. Mend that, then run the command again."
+            ) from err
+
+    def _read_unpacked_head(self) -> bytes:
+        with self._open() as raw:
+            return next(self._unpack(HashingReader(raw, None)), b"")[:8]
+
+    def _unpack(self, raw: "HashingReader") -> Iterator[bytes]:
+        """Yield the content after gzip, bzip2 or zstd is undone."""
+        import pyarrow as pa
+
+        name, size = self.source.name, 0
+        title = "bzip2" if self._packing == "bz2" else self._packing
+        try:
+            stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), self._packing)
+            while piece := stream.read(PIECE_BYTES):
                 size += len(piece)
-                if size > MAX_EXPANSION * len(content) + _CHUNK_BYTES:
+                if size > MAX_EXPANSION * self.source.size + 4 * PIECE_BYTES:
                     raise PipelineError(
                         f"{name} grows more than {MAX_EXPANSION}-fold when it is unpacked, which no table does. "
                         "If it is one, unpack it yourself and name the result: --source FILE"
                     )
-    except (OSError, EOFError, zlib.error, ValueError) as err:
-        raise PipelineError(
-            f"{name} is cut short or damaged: it cannot be unpacked with {title}. Copy it again."
-        ) from err
-    return b"".join(pieces)
+                yield piece
+        except (OSError, EOFError, pa.ArrowException) as err:
+            raise PipelineError(
+                f"{name} is cut short or damaged: it cannot be unpacked with {title}. Copy it again."
+            ) from err
+
+    def _decode(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the text in UTF-8; UTF-8 itself goes on as it is, and whoever casts it finds what is not valid."""
+        if codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig"):
+            first = next(pieces, b"")
+            yield first.removeprefix(codecs.BOM_UTF8)
+            yield from pieces
+            return
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        try:
+            for piece in pieces:
+                yield decoder.decode(piece).removeprefix("\ufeff").encode()
+            yield decoder.decode(b"", final=True).encode()
+        except UnicodeError as err:
+            begins = "begins like UTF-16 but is not" if self.encoding == "utf-16" else f"is not {self.encoding}"
+            raise PipelineError(f"{self.source.name} {begins}: {err}. Save it as UTF-8.") from err
 
 
-def read_table(content: bytes, name: str) -> "pa.Table":
-    """Return a Parquet or Arrow file as a table of plain columns.
-
-    Raises
-    ------
-    PipelineError : it is damaged, or a column holds more than one value a row, or is the index of a pandas table
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _is_readable(piece: bytes) -> bool:
+    """Return whether a piece of a file is text with whole quotes; what is wrong with it is found when all is read."""
+    if not piece.strip() or piece.count(b'"') % 2 or b"\0" in piece:
+        return False
     try:
-        if content.startswith(b"PAR1"):
-            table = pq.read_table(pa.py_buffer(content))
-        else:
-            table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
-    except (pa.ArrowException, OSError, OverflowError) as err:
-        raise PipelineError(f"{name} is cut short or damaged: it cannot be read as a table. Copy it again.") from err
-    nested = [field.name for field in table.schema if pa.types.is_nested(field.type) or pa.types.is_binary(field.type)]
-    if nested:
-        raise PipelineError(
-            f"{name}: expected one plain value in each cell, got lists, structs or bytes in {join_names(nested)}. "
-            "Leave these columns out, or make columns of their parts."
-        )
-    index = [column for column in table.column_names if column.startswith("__index_level_")]
-    if index:
-        raise PipelineError(
-            f"{name} holds the index of a pandas table, {join_names(index)}. Write it with index=False, or give the "
-            "index a name."
-        )
-    return table
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def write_csv(table: "pa.Table") -> bytes:
-    """Return a table as the text of a CSV; numbers keep every digit, and a missing value is an empty cell."""
-    import pyarrow as pa
-    import pyarrow.csv as pa_csv
+class HashingReader:
+    """Reads a file, hashes what it reads, and tells how far it is."""
 
-    for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            table = table.set_column(place, field.name, table[field.name].cast(field.type.value_type))
-        elif pa.types.is_string_view(field.type):  # which the writer of CSV does not know
-            table = table.set_column(place, field.name, table[field.name].cast(pa.string()))
-    buffer = pa.BufferOutputStream()
-    pa_csv.write_csv(table, buffer)
-    text: bytes = buffer.getvalue().to_pybytes()
-    return text
+    def __init__(self, file: IO[bytes], progress: Progress | None) -> None:
+        self._file, self._progress = file, progress
+        self._digest, self._size = hashlib.sha256(), 0
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        piece = self._file.read(size)
+        self._digest.update(piece)
+        self._size += len(piece)
+        if self._progress is not None:
+            self._progress(self._size)
+        return piece
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def close(self) -> None:
+        """Leave the file to whoever opened it."""
+        self.closed = True
+
+    def hexdigest(self) -> str:
+        """Return the sha256 of what has been read."""
+        return self._digest.hexdigest()
 
 
-def line_of(content: bytes, offset: int) -> int:
-    """Return the number of the line that holds a byte."""
-    before = content[:offset]
-    return 1 + before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
+def check_unchanged(source: Source) -> None:
+    """Raise when a file is no longer the one that was found."""
+    try:
+        status = source.path.stat()
+    except OSError:
+        status = None
+    if status is None or (status.st_size, status.st_mtime_ns) != (source.size, source.modified_ns):
+        raise PipelineError(f"{source.name} changed while it was read. Run the command again when its writer is done.")
+
+
+def sha256_sources(sources: list[Source]) -> str:
+    """Return one sha256 over the files' content; of one file it is that file's own."""
+    return join_digests([sha256_file(source.path) for source in sources])
+
+
+def join_digests(digests: list[str]) -> str:
+    """Return one sha256 for several; a single one stays as it is."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,28 +1,78 @@
-"""Rows against the contract: what fits goes on, typed; what does not is set aside with its reason."""
+"""Rows against the contract: what fits goes on, typed; what does not is set aside with its reason.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+Works on one block at a time. What is remarked on but not refused is counted, with the first lines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from data_ingestion import casting, csv_reader
-from data_ingestion.csv_reader import Reject, TextTable
+from data_ingestion import casting
+from data_ingestion.csv_reader import Block, check_encoding, locate_records
 from data_ingestion.handoff import PipelineError
 from data_ingestion.params import suggest
 from data_ingestion.schema import LOADER, Column, Contract, join_names
+from data_ingestion.typed_blocks import LEVELS, Layout, TypedBlock, TypedColumn, read_texts
 
 TARGET_MISSING = "target missing"
+SHOWN = 5
+REJECTED_SCHEMA = pa.schema(
+    {"file": pa.string(), "line": pa.int64(), "column": pa.string(), "reason": pa.string(), "text": pa.string()}
+)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a load found: the typed rows, the rows set aside in file order, and notes for the reader."""
+class Reject:
+    """A record that is set aside: where it stands, the column at fault, why, and its text in the file."""
+
+    file: str
+    line: int
+    column: str | None
+    reason: str
+    text: str
+
+
+@dataclass
+class Finding:
+    """What the contract did not expect of a column, and lets pass or not: how often, and in which lines first.
+
+    Parameters
+    ----------
+    column : its name
+    rule : what was not expected, in words
+    count : in how many rows
+    lines : the first five
+    """
+
+    column: str
+    rule: str
+    count: int
+    lines: list[int] = field(default_factory=list)
+
+    def add(self, other: "Finding") -> None:
+        """Take in what the next block says."""
+        self.count += other.count
+        self.lines = (self.lines + other.lines)[:SHOWN]
+
+    def __str__(self) -> str:
+        said = f'column "{self.column}": {self.count:,} {self.rule}'
+        if not self.lines:
+            return said
+        more = f", +{self.count - len(self.lines):,} more" if self.count > len(self.lines) else ""
+        return f"{said} (line{'s' * (len(self.lines) > 1)} {', '.join(map(str, self.lines))}{more})"
+
+
+@dataclass(frozen=True)
+class CheckedBlock:
+    """The rows of a block that fit, those that do not, and what was not expected."""
 
     table: pa.Table
     rejects: list[Reject]
-    notes: list[str]
+    findings: list[Finding]
 
 
 def check_columns(names: Sequence[str], contract: Contract, source: str) -> list[str]:
@@ -30,136 +80,238 @@ def check_columns(names: Sequence[str], contract: Contract, source: str) -> list
 
     Raises
     ------
-    PipelineError : a column that is used is missing; near names are offered
+    PipelineError : columns that are used are missing; near names are offered for each
     """
-    for name, column in contract.columns.items():
-        if column.role != "ignored" and name not in names:
-            others = [other for other in names if other not in contract.columns] or list(names)
-            raise PipelineError(
-                f'{source}: column "{name}" of data/schema.yaml is missing.{suggest(name, others)} Mend the header, or '
-                f"run: python {LOADER} --infer"
-            )
     extra = [name for name in names if name not in contract.columns]
+    absent = [n for n, column in contract.columns.items() if column.role != "ignored" and n not in names]
+    if len(absent) == 1:
+        raise PipelineError(
+            f'{source}: column "{absent[0]}" of data/schema.yaml is missing.{suggest(absent[0], extra or list(names))} '
+            f"Mend the header, or run: python {LOADER} --infer"
+        )
+    if absent:
+        near = "".join(f' For "{name}":{suggest(name, extra or list(names))}' for name in absent[:SHOWN])
+        raise PipelineError(
+            f"{source}: columns {join_names(absent)} of data/schema.yaml are missing.{near} Mend the header, or run: "
+            f"python {LOADER} --infer"
+        )
     return [f"left out: {join_names(extra)}, unknown to data/schema.yaml"] if extra else []
 
 
-def apply_contract(texts: TextTable, contract: Contract) -> Loaded:
-    """Return the rows that fit the contract, typed, and those that do not.
+def raw_schema(contract: Contract) -> pa.Schema:
+    """Return the columns of raw.parquet; texts as dictionaries, as they are read."""
+    types = {name: casting.arrow_type(column) for name, column in contract.columns.items()}
+    return pa.schema({name: LEVELS if pa.types.is_string(kind) else kind for name, kind in types.items()})
 
-    Raises
-    ------
-    PipelineError : a column that is used is missing
+
+def check_block(block: Block, typed: TypedBlock, layout: Layout, known: frozenset[tuple[str, str]]) -> CheckedBlock:
+    """Return the rows of a block that fit the contract, and what there is to say of the others.
+
+    Parameters
+    ----------
+    block : the records
+    typed : the same, as columns
+    layout : the contract
+    known : findings whose first lines are known already, as (column, rule)
     """
-    notes = check_columns(texts.table.column_names, contract, contract.source)
-    rejects: dict[int, Reject] = {}  # by row, the first fault of each
-    typed = {}
-    for name, column in contract.columns.items():
-        if name not in texts.table.column_names:
-            typed[name] = pa.nulls(texts.table.num_rows, casting.arrow_type(column))
+    faults: dict[int, tuple[str, str]] = {}  # the first fault of each row: column, reason
+    findings: list[tuple[Finding, NDArray[np.int64]]] = []
+    arrays: dict[str, pa.Array] = {}
+    for name, column in layout.contract.columns.items():
+        read = typed.columns.get(name)
+        if read is None:
+            arrays[name] = pa.nulls(typed.num_rows, casting.arrow_type(column))  # an ignored one
             continue
-        values = texts.table[name].combine_chunks()
-        cast = casting.cast_column(values, column, contract.missing_spellings(name))
-        typed[name] = cast.values
+        arrays[name] = read.values
         if column.role == "ignored":
             continue
-        unexpected = casting.find_unexpected_values(cast.values, column)
-        if _policy(column) == "warn" and pc.any(unexpected).as_py():
-            notes.append(_describe_unexpected(name, column, int(pc.sum(unexpected).as_py())))
-        for row, reason in _find_faults(name, column, values, cast, unexpected):
-            rejects.setdefault(row, Reject(int(texts.records[row]), name, reason))
-    kept = np.ones(texts.table.num_rows, dtype=bool)
-    kept[list(rejects)] = False
-    table = pa.table(typed).filter(pa.array(kept))
-    return Loaded(table, sorted([*texts.rejects, *rejects.values()], key=lambda reject: reject.record), notes)
+        unexpected = find_unexpected_rows(read.values, column)
+        if len(unexpected) and _policy(column) == "warn":
+            findings.append((Finding(name, _describe_unexpected(column), len(unexpected)), unexpected))
+        if _refuses_any(read, column, unexpected):
+            read = replace(read, texts=read_texts(block, [name])[name])
+        for row, reason in _find_faults(name, column, read, unexpected):
+            faults.setdefault(row, (name, reason))
+    rejects = _locate(block, typed, faults, findings, known)
+    table = pa.table({name: _to_levels(values) for name, values in arrays.items()})
+    if faults:
+        kept = np.ones(typed.num_rows, dtype=bool)
+        kept[list(faults)] = False
+        table = table.filter(pa.array(kept))
+    return CheckedBlock(table, rejects, [finding for finding, _ in findings])
+
+
+def _to_levels(values: pa.Array) -> pa.Array:
+    """Return texts as a dictionary: every block has the same types."""
+    return values.dictionary_encode().cast(LEVELS) if pa.types.is_string(values.type) else values
+
+
+def find_unexpected_rows(values: pa.Array, column: Column) -> NDArray[np.int64]:
+    """Return the rows whose value is of the right kind but outside the contract's range or categories."""
+    if pa.types.is_dictionary(values.type):
+        unknown = np.flatnonzero(casting.find_unexpected_values(values.dictionary, column))
+        return np.flatnonzero(np.isin(np.asarray(values.indices.fill_null(-1)), unknown)) if len(unknown) else unknown
+    if pa.types.is_boolean(values.type) or not len(values):
+        return np.empty(0, dtype=np.int64)
+    if column.kind in ("number", "integer", "datetime"):
+        range_ = pc.min_max(values).as_py()
+        ends = pa.array([range_["min"], range_["max"]], values.type)
+        if not pc.any(casting.find_unexpected_values(ends, column)).as_py():
+            return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(np.asarray(casting.find_unexpected_values(values, column)))
 
 
 def _policy(column: Column) -> str:
     return column.unseen if column.kind == "category" else column.out_of_range
 
 
-def _describe_unexpected(name: str, column: Column, count: int) -> str:
-    what = "unknown categories" if column.kind == "category" else f"values outside {column.min} to {column.max}"
-    return f'column "{name}": {count:,} {what} (--infer takes them up into data/schema.yaml)'
+def _refuses_any(read: TypedColumn, column: Column, unexpected: NDArray[np.int64]) -> bool:
+    """Return whether values of the right kind are refused, or missing ones: their texts are wanted as they stand."""
+    is_missing = read.values.null_count > 0 and not column.nullable and column.role != "target"
+    return is_missing or (len(unexpected) > 0 and _policy(column) == "refuse")
 
 
-def _find_faults(
-    name: str, column: Column, texts: pa.Array, cast: casting.CastColumn, unexpected: pa.Array
-) -> list[tuple[int, str]]:
+def _describe_unexpected(column: Column) -> str:
+    if column.kind == "category":
+        return "unknown categories"
+    return f"values outside {column.min} to {column.max}"
+
+
+def _find_faults(name: str, column: Column, read: TypedColumn, unexpected: NDArray[np.int64]) -> list[tuple[int, str]]:
     """Return (row, reason) for every value that its column does not allow."""
-    rules = [(cast.is_fault, f"expects {cast.expected}")]
+    faults: list[tuple[int, str]] = []
+    spelled = read.values if read.texts is None else read.texts
+    if read.is_fault is not None:
+        faults += _explain(name, f"expects {read.expected}", np.flatnonzero(np.asarray(read.is_fault)), spelled)
     if _policy(column) == "refuse":
         allowed = "a known category" if column.kind == "category" else f"{column.min} to {column.max}"
-        rules.append((unexpected, f"expects {allowed}"))
-    if not column.nullable and column.role != "target":
-        rules.append((cast.is_missing, "expects a value (nullable: false)"))
-    faults = [
-        (row, f'column "{name}" {rule}, got "{texts[row].as_py()[:60]}"')
-        for mask, rule in rules
-        for row in _true_rows(mask)
-    ]
-    if column.role == "target":
-        faults += [(row, TARGET_MISSING) for row in _true_rows(cast.is_missing)]
+        faults += _explain(name, f"expects {allowed}", unexpected, spelled)
+    is_target = column.role == "target"
+    if (is_target or not column.nullable) and read.values.null_count:
+        is_missing = np.asarray(read.values.is_null())
+        if read.is_fault is not None:
+            is_missing &= ~np.asarray(read.is_fault)
+        rows = np.flatnonzero(is_missing)
+        if is_target:
+            faults += [(int(row), TARGET_MISSING) for row in rows]
+        else:
+            faults += _explain(name, "expects a value (nullable: false)", rows, spelled)
     return faults
 
 
-def _true_rows(mask: pa.Array) -> list[int]:
-    rows: list[int] = np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist()
-    return rows
+def _explain(name: str, rule: str, rows: NDArray[np.int64], spelled: pa.Array) -> list[tuple[int, str]]:
+    texts = spelled.take(pa.array(rows)).to_pylist()
+    shown = ["" if text is None else str(text)[:60] for text in texts]
+    return [(int(row), f'column "{name}" {rule}, got "{text}"') for row, text in zip(rows, shown, strict=True)]
+
+
+def _locate(
+    block: Block,
+    typed: TypedBlock,
+    faults: dict[int, tuple[str, str]],
+    findings: list[tuple[Finding, NDArray[np.int64]]],
+    known: frozenset[tuple[str, str]],
+) -> list[Reject]:
+    """Return the rejects in file order, and give the findings their first lines."""
+    wanted = [(finding, rows) for finding, rows in findings if (finding.column, finding.rule) not in known]
+    if not faults and not typed.misfits and not wanted:
+        return []
+    check_encoding(block)
+    starts, stops, lines = locate_records(block.content, block.separator)
+    misfits = {misfit.number - 1: misfit.reason for misfit in typed.misfits}
+    fitting = np.setdiff1d(np.arange(len(starts)), list(misfits))  # the record of each row
+    for finding, rows in wanted:
+        finding.lines = (lines[fitting[rows[:SHOWN]]] + block.line - 1).tolist()
+    reasons: dict[int, tuple[str | None, str]] = {place: (None, reason) for place, reason in misfits.items()}
+    reasons |= {int(fitting[row]): fault for row, fault in faults.items()}
+    return [
+        Reject(
+            block.source,
+            int(lines[place]) + block.line - 1,
+            column,
+            reason,
+            block.content[starts[place] : stops[place]].decode(),
+        )
+        for place, (column, reason) in sorted(reasons.items())
+    ]
+
+
+def build_rejected(rejects: Sequence[Reject]) -> pa.Table:
+    """Return rejected rows as a table: file, line (int64), column, reason, and the text as it stands in the file."""
+    names = REJECTED_SCHEMA.names
+    return pa.table({name: [getattr(reject, name) for reject in rejects] for name in names}, REJECTED_SCHEMA)
+
+
+# Over all blocks
+
+
+@dataclass
+class Tally:
+    """How many rows were read, and how many set aside for what reason, the first faults among them."""
+
+    rows: int = 0
+    kept: int = 0
+    without_target: int = 0
+    faults: int = 0
+    first_faults: list[Reject] = field(default_factory=list)
+    by_column: dict[str | None, Finding] = field(default_factory=dict)
+
+    @property
+    def rejected(self) -> int:
+        """How many were set aside."""
+        return self.rows - self.kept
+
+    def add(self, rows: int, rejects: Sequence[Reject]) -> None:
+        """Take in the next block."""
+        self.rows += rows
+        self.kept += rows - len(rejects)
+        for reject in rejects:
+            if reject.reason == TARGET_MISSING:
+                self.without_target += 1
+                continue
+            self.faults += 1
+            if len(self.first_faults) < SHOWN:
+                self.first_faults.append(reject)
 
 
 def check_limits(
-    loaded: Loaded,
-    rejected: pa.Table,
-    contract: Contract,
-    max_rejected: float,
-    max_missing_target: float,
-    min_rows: int,
+    tally: Tally, contract: Contract, max_rejected: float, max_missing_target: float, min_rows: int
 ) -> None:
     """Raise when too many rows are at fault, too many targets are missing, or too few rows are left.
 
     Parameters
     ----------
-    loaded : the outcome of the load
-    rejected : the rejected rows, see `build_rejected`
+    tally : the outcome of the load
     contract : names the source and the target
     max_rejected, max_missing_target : shares of all rows
     min_rows : how many usable rows there must be
     """
-    source, target, total = contract.source, contract.target, loaded.table.num_rows + len(loaded.rejects)
-    faults = rejected.filter(pc.not_equal(rejected["reason"], TARGET_MISSING))
-    check_faults(faults, total, source, max_rejected)
-    without_target = rejected.num_rows - faults.num_rows
-    if without_target > max_missing_target * total:
+    source, target = contract.source, contract.target
+    check_faults(tally, source, max_rejected)
+    if tally.without_target > max_missing_target * tally.rows:
         raise PipelineError(
-            f'{source}: the target "{target}" is missing in {without_target:,} of {total:,} rows, more than '
+            f'{source}: the target "{target}" is missing in {tally.without_target:,} of {tally.rows:,} rows, more than '
             f"max_missing_target ({max_missing_target:.0%}) allows. Fill it, or raise --max-missing-target."
         )
-    check_row_count(loaded.table.num_rows, source, min_rows)
-    if pc.count_distinct(loaded.table[target]).as_py() < 2:
-        raise PipelineError(
-            f'{source}: the target "{target}" has the same value in every usable row, so there is nothing to predict. '
-            "Name another: --target COLUMN"
-        )
+    check_row_count(tally.kept, source, min_rows)
 
 
-def check_faults(faults: pa.Table, total: int, source: str, max_rejected: float) -> None:
-    """Raise when too many rows are at fault, naming the first five.
+def check_faults(tally: Tally, source: str, max_rejected: float) -> None:
+    """Raise when a larger share of the rows than `max_rejected` is at fault, naming the first five."""
+    if tally.faults <= max_rejected * tally.rows:
+        return
+    shown = "; ".join(f"{name_line(reject, source)}: {reject.reason}" for reject in tally.first_faults)
+    more = f" (+{tally.faults - SHOWN} more)" if tally.faults > SHOWN else ""
+    raise PipelineError(
+        f"{source}: {tally.faults:,} of {tally.rows:,} rows are at fault, more than max_rejected "
+        f"({max_rejected:.2%}) allows. {shown}{more}. Mend them, edit data/schema.yaml (kind, missing, nullable), "
+        "or raise --max-rejected."
+    )
 
-    Parameters
-    ----------
-    faults : the rows at fault, see `build_rejected`
-    total : how many rows the source has
-    source : its name
-    max_rejected : the share that is tolerated
-    """
-    if faults.num_rows > max_rejected * total:
-        shown = "; ".join(f"line {row['line']}: {row['reason']}" for row in faults.slice(0, 5).to_pylist())
-        more = f" (+{faults.num_rows - 5} more)" if faults.num_rows > 5 else ""
-        raise PipelineError(
-            f"{source}: {faults.num_rows:,} of {total:,} rows are at fault, more than max_rejected "
-            f"({max_rejected:.2%}) allows. {shown}{more}. Mend them, edit data/schema.yaml (kind, missing, nullable), "
-            "or raise --max-rejected."
-        )
+
+def name_line(reject: Reject, source: str) -> str:
+    """Return where a reject stands; its file is named when the source holds several."""
+    return f"line {reject.line}" if reject.file == source else f"{reject.file} line {reject.line}"
 
 
 def check_row_count(count: int, source: str, min_rows: int) -> None:
@@ -170,15 +322,25 @@ def check_row_count(count: int, source: str, min_rows: int) -> None:
         )
 
 
-def build_rejected(rejects: Sequence[Reject], content: bytes, separator: str) -> pa.Table:
-    """Return the rejected rows: line (int64), column, reason, and the text as it stands in the file."""
-    schema = pa.schema({"line": pa.int64(), "column": pa.string(), "reason": pa.string(), "text": pa.string()})
-    if not rejects:
-        return schema.empty_table()
-    starts, stops, lines = csv_reader.locate_records(content, separator)
-    rows: list[Mapping[str, object]] = []
-    for reject in rejects:
-        place = reject.record - 1
-        text = content[starts[place] : stops[place]].decode()
-        rows.append({"line": int(lines[place]), "column": reject.column, "reason": reject.reason, "text": text})
-    return pa.Table.from_pylist(rows, schema=schema)
+def check_target(target_distinct: int, contract: Contract) -> None:
+    """Raise when the target is the same in every usable row."""
+    if target_distinct < 2:
+        raise PipelineError(
+            f'{contract.source}: the target "{contract.target}" has the same value in every usable row, so there is '
+            "nothing to predict. Name another: --target COLUMN"
+        )
+
+
+def find_more_missing(rows: int, missing: int, name: str, column: Column) -> Finding | None:
+    """Return a finding when many more values are missing than the contract knows.
+
+    More than four standard errors above the known share, and a hundredth of the rows above it: not chance, and not
+    next to nothing.
+    """
+    share = column.missing_share or 0.0
+    if not rows or column.role == "ignored" or not column.nullable:
+        return None
+    noise = 4 * (max(share * (1 - share), 1 / rows) / rows) ** 0.5
+    if missing / rows <= share + max(noise, 0.01):
+        return None
+    return Finding(name, f"values missing ({missing / rows:.1%} of the rows, expected {share:.1%})", missing)

@@ -2,13 +2,14 @@
 
 import os
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from small_runs import assert_refused, edit_schema, snapshot
+
+from data_ingestion import sources
 
 HEADER = "size,color,day,code,price"
 ROWS = 200
@@ -199,16 +200,15 @@ def test_link_that_leaves_the_data_folder_is_refused(call_stage, root: Path, tmp
 def test_source_that_grows_while_it_is_read_is_refused(
     load: Load, root: Path, tmp_path: Path, loaded: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fstat_then_append(descriptor: int) -> os.stat_result:
-        status = real(descriptor)
-        if threading.current_thread() is threading.main_thread() and status.st_size == len(content):
-            with (tmp_path / "my.csv").open("ab") as file:
-                file.write(b"1,red,2024-01-01,1,2\n")
-        return status
+    def read_then_append(reader: object, size: int) -> bytes:
+        piece = real(reader, size)
+        with (tmp_path / "my.csv").open("ab") as file:
+            file.write(b"1,red,2024-01-01,1,2\n")
+        return piece
 
     content = encode(lines(L3=good_line(77)))
-    real = os.fstat
-    monkeypatch.setattr(os, "fstat", fstat_then_append)
+    real = sources.HashingReader.read
+    monkeypatch.setattr(sources.HashingReader, "read", read_then_append)
     assert_refused(load(content), "my.csv changed while it was read")
     assert snapshot(root) == loaded
 

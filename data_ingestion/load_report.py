@@ -1,0 +1,64 @@
+"""What the loader tells of a load."""
+
+from collections import Counter
+
+from data_ingestion.csv_reader import SEPARATORS
+from data_ingestion.loading import Reading
+from data_ingestion.schema import Contract, count_of, join_names
+from data_ingestion.validation import Finding, find_more_missing, name_line
+
+MAX_LISTED = 10
+
+
+def describe_load(contract: Contract, reading: Reading, notes: list[str]) -> list[str]:
+    """Return the lines that tell what was read, the first five rows at fault and all findings among them.
+
+    Parameters
+    ----------
+    contract : what the rows were read by
+    reading : what was found
+    notes : what else there is to say
+    """
+    tally = reading.tally
+    separator = SEPARATORS.get(contract.separator, repr(contract.separator))
+    lines = [
+        f"{contract.source}: {count_of(tally.rows, 'row')}, {count_of(len(contract.columns), 'column')}, "
+        f"separated by {separator}",
+        f'  target "{contract.target}": {describe_target(contract)}',
+    ]
+    kinds = Counter(column.kind for column in contract.features.values())
+    lines.append(
+        f"  {count_of(len(contract.features), 'feature')}: "
+        + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    )
+    ignored = [(name, contract.columns[name].reason) for name in contract.columns_with_role("ignored")]
+    lines += [f'  ignored "{name}": {reason or "so says data/schema.yaml"}' for name, reason in ignored[:MAX_LISTED]]
+    if len(ignored) > MAX_LISTED:
+        lines.append(f"  ignored {len(ignored) - MAX_LISTED} columns more, see data/schema.yaml")
+    counts = (("target missing", tally.without_target), ("at fault", tally.faults))
+    lines += [f"  set aside, {reason}: {count_of(count, 'row')}" for reason, count in counts if count]
+    lines += [f"    {name_line(fault, contract.source)}: {fault.reason}" for fault in tally.first_faults]
+    findings = [str(finding) for finding in [*reading.findings, *find_missing(contract, reading)]]
+    if findings:
+        findings[-1] += "; --infer takes what is new up into data/schema.yaml"
+    return lines + [f"  note: {note}" for note in [*notes, *findings]]
+
+
+def find_missing(contract: Contract, reading: Reading) -> list[Finding]:
+    """Return the columns in which many more values are missing than the contract knows."""
+    found = []
+    for name, column in contract.columns.items():
+        facts = reading.profile.facts.get(name)
+        if facts is not None and (finding := find_more_missing(facts.rows, facts.missing, name, column)) is not None:
+            found.append(finding)
+    return found
+
+
+def describe_target(contract: Contract) -> str:
+    """Return the task and the target's values in words."""
+    column = contract.columns[contract.target]
+    if not contract.is_classification:
+        return f"regression, {column.kind}s from {column.min} to {column.max}"
+    if column.categories is None:
+        return f"{contract.task} classification, {column.kind}s from {column.min} to {column.max}"
+    return f"{contract.task} classification, {len(column.categories)} classes: {join_names(column.categories)}"

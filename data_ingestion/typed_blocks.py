@@ -1,0 +1,306 @@
+"""From a block of records to typed columns: as Arrow reads them where that is what the contract means, else with care.
+
+Arrow's own conversion is several times as fast as casting texts, but it also takes what is no number of ours (inf,
+0x1F) and says nothing of what it refuses. So its values are checked, and whatever fails is cast text by text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
+
+from data_ingestion import casting
+from data_ingestion.csv_reader import Block, check_encoding
+from data_ingestion.handoff import PipelineError
+from data_ingestion.schema import ISO, MAX_NUMBER, Column, Contract
+
+LEVELS = pa.dictionary(pa.int32(), pa.string())
+_TEXTS = (pa.string(), LEVELS)
+MAX_INTEGER = 10**18 - 1  # 18 digits
+_FIRST_MOMENT = -62_135_596_800_000_000  # year 1, in microseconds since 1970
+_DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _QUOTE, _BLANK = 48, 57, 120, 32, 34, 32
+_CACHED = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the columns of a contract are read.
+
+    Parameters
+    ----------
+    contract : the columns
+    without_levels : columns of texts that hardly ever repeat
+    finds_zeros : whether numbers with leading zeros are looked for, as inference must
+    careful : columns that hold texts which Arrow does not read; grows while reading, and decides nothing but speed
+    """
+
+    contract: Contract
+    without_levels: frozenset[str] = frozenset()
+    finds_zeros: bool = False
+    careful: set[str] = field(default_factory=set)
+
+    @property
+    def missing(self) -> list[str]:
+        """The spellings that mean missing in every column, as they may stand in a file, with a blank beside them."""
+        shared = set.intersection(*(set(self.contract.missing_spellings(name)) for name in self.contract.columns))
+        return sorted({form for text in shared for form in (text, f" {text}", f"{text} ")})
+
+    def read_type(self, name: str) -> pa.DataType:
+        """Return the type that Arrow reads a column as."""
+        column = self.contract.columns[name]
+        if name in self.careful or not is_read_by_arrow(column):
+            return pa.string() if name in self.without_levels else LEVELS
+        return casting.arrow_type(column)
+
+
+def is_read_by_arrow(column: Column) -> bool:
+    """Return whether Arrow's conversion of a column may be what the contract means."""
+    if column.kind == "datetime":
+        return column.format in (None, ISO)
+    return column.kind == "integer" or (column.kind == "number" and casting.is_plain_number(column))
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A record with too many or too few fields; the first of a block is number 1."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TypedColumn:
+    """A column of one block.
+
+    Parameters
+    ----------
+    values : (n_rows,) typed, texts as a dictionary where they have levels; null where missing or at fault
+    texts : (n_rows,) as written, trimmed; None where Arrow read the values and none is at fault
+    is_fault : (n_rows,) bool; None when no value is at fault
+    expected : what the column expects, in words
+    """
+
+    values: pa.Array
+    texts: pa.DictionaryArray | None = None
+    is_fault: pa.Array | None = None
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class TypedBlock:
+    """A block of records as typed columns, and the records that have other fields than the header."""
+
+    columns: dict[str, TypedColumn]
+    num_rows: int
+    misfits: list[Misfit]
+
+
+def read_block(block: Block, layout: Layout) -> TypedBlock:
+    """Return the columns of the contract that a block has, typed.
+
+    Raises
+    ------
+    PipelineError : it is not UTF-8, or no CSV that Arrow can read
+    """
+    names = [name for name in layout.contract.columns if name in block.header]
+    types = {name: layout.read_type(name) for name in names}
+    misfits: list[Misfit] = []
+    try:
+        table = _parse(block, types, layout.missing, misfits)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        doubtful = [name for name, kind in types.items() if kind not in _TEXTS]
+        misfits = []
+        texts = table = _parse_texts(block, types | dict.fromkeys(doubtful, LEVELS), layout.missing, misfits)
+    else:
+        doubtful = _find_doubtful(block, table, layout)
+        texts = _parse_texts(block, dict.fromkeys(doubtful, LEVELS), layout.missing, []) if doubtful else table
+    columns: dict[str, TypedColumn] = {}
+    for name in names:
+        column, missing = layout.contract.columns[name], layout.contract.missing_spellings(name)
+        if name in doubtful:
+            levels = _join(texts[name])
+            if not _can_cast(levels, types[name]):
+                layout.careful.add(name)
+            columns[name] = _read_texts(levels, column, missing)
+        elif types[name] in _TEXTS:
+            columns[name] = _read_texts(_join(table[name]), column, missing)
+        else:
+            columns[name] = TypedColumn(_join(table[name]))
+    return TypedBlock(columns, table.num_rows, misfits)
+
+
+def read_texts(block: Block, names: Sequence[str]) -> dict[str, pa.Array]:
+    """Return columns of a block as trimmed texts; records that do not fit are passed over."""
+    table = _parse_texts(block, dict.fromkeys(names, pa.string()), [], [])
+    return {name: pc.utf8_trim_whitespace(_join(table[name])) for name in names}
+
+
+def _can_cast(texts: pa.DictionaryArray, kind: pa.DataType) -> bool:
+    """Return whether Arrow reads all the texts."""
+    try:
+        texts.dictionary.cast(kind)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _parse(block: Block, types: Mapping[str, pa.DataType], missing: Sequence[str], misfits: list[Misfit]) -> pa.Table:
+    """Return the columns as Arrow reads them; records that do not fit are added to `misfits`."""
+
+    def set_aside(row: "pa_csv.InvalidRow") -> str:
+        reason = f"expected {row.expected_columns} fields, got {row.actual_columns}"
+        misfits.append(Misfit(row.number, reason))
+        return "skip"
+
+    return pa_csv.read_csv(
+        pa.py_buffer(block.content),
+        read_options=pa_csv.ReadOptions(
+            use_threads=False, block_size=len(block.content) + 1, column_names=list(block.header)
+        ),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=block.separator, newlines_in_values=b'"' in block.content, invalid_row_handler=set_aside
+        ),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict(types),
+            include_columns=list(types),
+            null_values=list(missing),
+            strings_can_be_null=True,
+            timestamp_parsers=[pa_csv.ISO8601],
+        ),
+    )
+
+
+def _parse_texts(
+    block: Block, types: Mapping[str, pa.DataType], missing: Sequence[str], misfits: list[Misfit]
+) -> pa.Table:
+    try:
+        return _parse(block, types, missing, misfits)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as err:
+        check_encoding(block)
+        raise PipelineError(f"{block.source} cannot be read as CSV: {err}. Mend the file.") from err
+
+
+def _join(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _find_doubtful(block: Block, table: pa.Table, layout: Layout) -> list[str]:
+    """Return the columns in which Arrow may have taken what the contract does not mean."""
+    doubtful = {name for name in table.column_names if not _is_plain(table[name], layout.finds_zeros)}
+    columns = layout.contract.columns
+    integers = {f.name for f in table.schema if pa.types.is_integer(f.type)}
+    numbers = {f.name for f in table.schema if pa.types.is_floating(f.type)} if layout.finds_zeros else set()
+    if integers or numbers:
+        found = find_zero_led(block, table.num_rows, layout.finds_zeros)
+        doubtful |= (integers | numbers) & found
+    return [name for name in columns if name in doubtful]
+
+
+def _is_plain(values: pa.ChunkedArray, is_inferring: bool) -> bool:
+    """Return whether numbers and moments are such as the contract means; whether texts are is decided elsewhere."""
+    kind = values.type
+    if pa.types.is_floating(kind):
+        limit = MAX_INTEGER if is_inferring else MAX_NUMBER  # beyond 18 digits it may be an id
+        low, high = _find_range(values)
+        is_finite = low is None or bool(np.isfinite(pc.sum(values).as_py()))  # NaN is not in the range
+        return is_finite and (low is None or high is None or (-limit <= low and high <= limit))
+    if pa.types.is_integer(kind):
+        low, high = _find_range(values)
+        return low is None or high is None or (low >= -MAX_INTEGER and high <= MAX_INTEGER)
+    if pa.types.is_timestamp(kind):
+        low, _ = _find_range(values.cast(pa.int64()))
+        return low is None or low >= _FIRST_MOMENT
+    return True
+
+
+def _find_range(values: pa.ChunkedArray) -> tuple[float | None, float | None]:
+    found = pc.min_max(values).as_py()
+    return found["min"], found["max"]
+
+
+def _find_zeros(data: NDArray[np.uint8], before: int, separator: str, with_digits: bool) -> NDArray[np.int64]:
+    """Return the places of zeros that begin a field and have an x or a digit behind them.
+
+    Parameters
+    ----------
+    data : a piece of a block that fits the processor's cache, one byte more at the end, and `before` at its beginning
+    before : the bytes that are not looked at themselves
+    separator, with_digits : see `find_zero_led`
+    """
+    padded = data if before == 2 else np.concatenate([np.full(2 - before, 10, np.uint8), data])
+    edge, zero, after = padded[1:-2], padded[2:-1], padded[3:]
+    follows = (after | _CASE_BIT) == _LOWER_X
+    if with_digits:
+        follows |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
+    follows &= zero == _DIGIT_0
+    is_edge = (edge == separator.encode()[-1]) | (edge == 10) | (edge == 13) | (edge == _QUOTE)
+    earlier = padded[:-3]
+    is_edge |= (edge == _BLANK) & ((earlier == separator.encode()[-1]) | (earlier == 10) | (earlier == _QUOTE))
+    return np.flatnonzero(follows & is_edge)
+
+
+def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
+    """Return the columns that may hold a hexadecimal number, or digits behind a leading zero.
+
+    Parameters
+    ----------
+    block : the records
+    num_rows : how many records fit the header
+    with_digits : whether 007 is looked for, or only 0x07
+    """
+    data = np.frombuffer(block.content, dtype=np.uint8)
+    places = np.concatenate(
+        [
+            start
+            + _find_zeros(data[max(0, start - 2) : start + _CACHED + 1], min(start, 2), block.separator, with_digits)
+            for start in range(0, len(data), _CACHED)
+        ]
+    )
+    if not len(places):
+        return set()
+    if len(block.separator.encode()) > 1 or b'"' in block.content:
+        return set(block.header)
+    ends = np.flatnonzero((data == ord(block.separator)) | (data == 10))
+    if len(ends) + (data[-1] != 10) != num_rows * len(block.header):  # records that do not fit, or blank lines
+        return set(block.header)
+    fields = np.unique(np.searchsorted(ends, places) % len(block.header))
+    return {block.header[place] for place in fields}
+
+
+def _read_texts(texts: pa.Array, column: Column, missing: list[str]) -> TypedColumn:
+    """Cast texts as the contract says, each distinct one once where they have levels."""
+    if not pa.types.is_dictionary(texts.type):
+        return _read_without_levels(texts, column, missing)
+    levels = pc.utf8_trim_whitespace(texts.dictionary)
+    cast = casting.cast_column(levels, column, missing)
+    indices = texts.indices
+    if texts.null_count:  # spelled as missing everywhere, or empty
+        levels = pa.concat_arrays([levels, pa.array([""])])
+        indices = pc.fill_null(indices, len(levels) - 1)
+    spelled = pa.DictionaryArray.from_arrays(indices, levels)
+    is_fault = cast.is_fault.take(texts.indices).fill_null(False) if pc.any(cast.is_fault).as_py() else None
+    if column.kind in ("category", "text"):
+        return TypedColumn(_drop_missing_levels(texts.indices, cast.values), spelled)
+    return TypedColumn(cast.values.take(texts.indices), spelled, is_fault, cast.expected)
+
+
+def _drop_missing_levels(indices: pa.Array, levels: pa.Array) -> pa.DictionaryArray:
+    """Return a dictionary without nulls and without the same level twice."""
+    plain = levels.dictionary_encode()
+    if len(plain.dictionary) == len(levels):
+        return pa.DictionaryArray.from_arrays(indices, levels)
+    return pa.DictionaryArray.from_arrays(plain.indices.take(indices), plain.dictionary)
+
+
+def _read_without_levels(texts: pa.Array, column: Column, missing: list[str]) -> TypedColumn:
+    """Cast texts that hardly repeat."""
+    spelled = pc.utf8_trim_whitespace(texts.fill_null(""))
+    cast = casting.cast_column(spelled, column, missing)
+    if column.kind in ("category", "text"):
+        return TypedColumn(cast.values)
+    is_fault = cast.is_fault if pc.any(cast.is_fault).as_py() else None
+    return TypedColumn(cast.values, spelled.dictionary_encode(), is_fault, cast.expected)

@@ -99,13 +99,12 @@ def describe_lineage(sources: "list[Source]", current: Current | None, params: L
     )
 
 
-def load(workspace: Workspace, params: LoadParams) -> None:
+def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source: str) -> None:
     """Read the sources, hold them against the contract, and write the outputs together."""
     from data_ingestion.load_report import describe_load
-    from data_ingestion.sources import SourceReader, find_sources
+    from data_ingestion.sources import SourceReader
 
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
-    found, source = find_sources(params.source, workspace)
     lineage = describe_lineage(found, current, params)
     if params.if_changed and not params.infer and files.is_current(workspace.raw, lineage):
         print(f"data/raw.parquet is up to date with {source}")
@@ -212,8 +211,10 @@ def seal_lineage(lineage: Lineage, readers: "list[SourceReader]") -> Lineage:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(LoadParams, argv, __doc__ or "")
-    with files.open_workspace(params.root) as workspace:
-        load(workspace, params)
+    from data_ingestion.sources import open_sources
+
+    with files.open_workspace(params.root) as workspace, open_sources(params.source, workspace) as (found, source):
+        load(workspace, params, found, source)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ def encode_groups(
     raw: "ParquetSource", contract: Contract, prepared: Prepared
 ) -> "tuple[pa.Schema, Iterator[pa.Table]]":
     """Return the columns of processed.parquet, and its rows group by group."""
+    import numpy as np
     import pyarrow as pa
 
     from data_ingestion.row_groups import map_groups
@@ -146,7 +147,7 @@ def encode_groups(
     def encode_group(start: int, table: pa.Table) -> pa.Table:
         sides, folds = prepared.scan.find_places(start, table.num_rows)
         columns = [
-            pa.array(range(start, start + table.num_rows), pa.int64()),
+            pa.array(np.arange(start, start + table.num_rows)),
             pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), names),
             *map(pa.array, encoder.encode(table, folds)),
             table[contract.target].cast(target),

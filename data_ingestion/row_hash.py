@@ -19,42 +19,54 @@ Hashes = NDArray[np.uint64]
 _MISSING = np.uint64(0xFFF8_0000_0000_0001)  # a NaN that no calculation makes
 _FACTORS = np.uint64(0xBF58_476D_1CE4_E5B9), np.uint64(0x94D0_49BB_1331_11EB)
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+_NO_MOMENT = np.uint64(2**63)  # what numpy has for a missing moment
+_WORD = 8  # bytes
+_FIRST_BYTES = np.array([256**count - 1 for count in range(_WORD + 1)], dtype=np.uint64)  # of a little-endian word
 _EXACT = 2**53  # integers beyond it need not be themselves as a float64
 
 
 def hash_rows(table: pa.Table, names: Sequence[str], seed: int) -> Hashes:
     """Return the hash of each row over the named columns, (n_rows,)."""
-    total = np.zeros(table.num_rows, dtype=np.uint64)
+    total, scratch = np.zeros(table.num_rows, dtype=np.uint64), np.empty(table.num_rows, dtype=np.uint64)
     for name in names:
-        total += hash_column(table[name], name, seed)
-    return mix(total)
+        total += hash_column(table[name], name, seed, scratch)
+    return mix(total, scratch)
 
 
-def hash_column(column: pa.ChunkedArray, name: str, seed: int) -> Hashes:
-    """Return the hash of each value of one column, (n_rows,), salted with the column's name."""
+def hash_column(column: pa.ChunkedArray, name: str, seed: int, scratch: Hashes | None = None) -> Hashes:
+    """Return the hash of each value of one column, (n_rows,), salted with the column's name.
+
+    Parameters
+    ----------
+    column : numbers, integers, booleans, texts or moments
+    name : its name
+    seed : another seed, other hashes
+    scratch : (n_rows,) to calculate in
+    """
     values = column.combine_chunks()
     if pa.types.is_string(values.type) or pa.types.is_dictionary(values.type):
-        bits: Hashes = _view_texts(values, seed)
+        bits = _view_texts(values)
     elif pa.types.is_timestamp(values.type):
-        moments = values.cast(pa.timestamp("us")).cast(pa.int64())
-        bits = pc.fill_null(moments, 0).to_numpy(zero_copy_only=False).view(np.uint64).copy()
-        _mark_missing(bits, values)
+        bits = values.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False).view(np.uint64).copy()
+        bits[bits == _NO_MOMENT] = _MISSING
     else:
         bits = _view_numbers(values)
-    return mix(bits ^ np.uint64(_hash_text(name, seed)))
+    bits ^= _salt(name, seed)
+    return mix(bits, scratch)
 
 
 def hash_places(start: int, count: int, seed: int) -> Hashes:
     """Return a hash of each of the places `start` to `start + count`: what a stable sample is drawn by."""
-    return mix(np.arange(start, start + count, dtype=np.uint64) ^ np.uint64(_hash_text("place of the row", seed)))
+    return mix(np.arange(start, start + count, dtype=np.uint64) ^ _salt("place of the row", seed))
 
 
-def mix(bits: Hashes) -> Hashes:
+def mix(bits: Hashes, scratch: Hashes | None = None) -> Hashes:
     """Spread every bit over all 64, in place: the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    scratch = np.empty_like(bits) if scratch is None else scratch  # fresh memory costs more than the calculation
     for shift, factor in zip(_SHIFTS, _FACTORS, strict=False):
-        bits ^= bits >> shift
+        bits ^= np.right_shift(bits, shift, out=scratch)
         bits *= factor
-    bits ^= bits >> _SHIFTS[2]
+    bits ^= np.right_shift(bits, _SHIFTS[2], out=scratch)
     return bits
 
 
@@ -67,35 +79,48 @@ def is_below(hashes: Hashes, share: float) -> NDArray[np.bool_]:
 def _view_numbers(values: pa.Array) -> Hashes:
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    whole = pa.types.is_integer(values.type)
-    numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) + 0.0  # -0.0 becomes 0.0
+    # A sum, not in place: it copies, and -0.0 becomes 0.0.
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64, copy=False) + 0.0
     bits: Hashes = numbers.view(np.uint64)
     is_missing = np.isnan(numbers)
-    if whole and len(numbers) and np.fmax.reduce(np.abs(numbers)) >= _EXACT:
-        is_large = np.abs(numbers) >= _EXACT
-        bits[is_large] = (
-            pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64)[is_large]
-        )
+    if pa.types.is_integer(values.type) and (is_large := np.abs(numbers) >= _EXACT).any():
+        whole: NDArray[np.int64] = pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        bits[is_large] = whole.view(np.uint64)[is_large]
     bits[is_missing] = _MISSING
     return bits
 
 
-def _view_texts(values: pa.Array, seed: int) -> Hashes:
-    """Hash the distinct texts one by one."""
+def _view_texts(values: pa.Array) -> Hashes:
+    """Hash each distinct text once."""
     encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    table = np.array([*(_hash_text(text, seed) for text in encoded.dictionary.to_pylist()), _MISSING], dtype=np.uint64)
-    places = pc.fill_null(encoded.indices.cast(pa.int32()), len(table) - 1)
+    table = np.append(hash_texts(encoded.dictionary), _MISSING)
+    places = pc.fill_null(encoded.indices, len(table) - 1) if encoded.null_count else encoded.indices
     hashes: Hashes = table[places.to_numpy()]
     return hashes
 
 
-def _mark_missing(bits: Hashes, values: pa.Array) -> None:
-    if values.null_count:
-        bits[values.is_null().to_numpy(zero_copy_only=False)] = _MISSING
+def hash_texts(texts: pa.StringArray) -> Hashes:
+    """Return a hash of each text, (n_texts,): its length and its UTF-8 in words of eight bytes, mixed one by one."""
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    content = np.zeros(int(ends[-1] - ends[0]) + _WORD, dtype=np.uint8)
+    if data is not None:
+        content[:-_WORD] = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]
+    words = np.ndarray(len(content) - _WORD + 1, dtype="<u8", buffer=content, strides=(1,))  # one begins at every byte
+    starts, lengths = ends[:-1] - ends[0], np.diff(ends)
+    hashes: Hashes = mix(lengths.astype(np.uint64))
+    rows = np.flatnonzero(lengths)
+    place = 0
+    while len(rows):
+        left = lengths[rows] - place
+        word = words[starts[rows] + place] & _FIRST_BYTES[np.minimum(left, _WORD)]
+        hashes[rows] = mix(hashes[rows] ^ word)
+        rows, place = rows[left > _WORD], place + _WORD
+    return hashes
 
 
-@lru_cache(maxsize=65_536)
-def _hash_text(text: str, seed: int) -> int:
-    """Return 64 bits of BLAKE2b (RFC 7693), keyed by the seed."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=str(seed).encode()).digest()
-    return int.from_bytes(digest, "little")
+@lru_cache
+def _salt(name: str, seed: int) -> np.uint64:
+    """Return 64 bits of BLAKE2b (RFC 7693) of a column's name, keyed by the seed."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8, key=str(seed).encode()).digest()
+    return np.uint64(int.from_bytes(digest, "little"))

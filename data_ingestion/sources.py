@@ -12,6 +12,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -57,6 +58,15 @@ class Source:
 
 
 # Finding them
+
+
+@contextmanager
+def open_sources(given: str, workspace: Workspace) -> Iterator[tuple[list[Source], str]]:
+    """Find the files that a source names; see `find_sources`. What came over a pipe is removed in the end."""
+    try:
+        yield find_sources(given, workspace)
+    finally:
+        _kept_stream(workspace).unlink(missing_ok=True)
 
 
 def find_sources(given: str, workspace: Workspace) -> tuple[list[Source], str]:
@@ -135,7 +145,7 @@ def check_source(path: Path, name: str, workspace: Workspace) -> Source:
 
 def _keep_stream(given: str, workspace: Workspace) -> Path:
     """Copy a pipe or an address to a file, because the rows may have to be read more than once."""
-    kept = workspace.root / "data" / f".source.{os.getpid()}.tmp"
+    kept = _kept_stream(workspace)
     try:
         with _open_stream(given) as stream, kept.open("wb") as file:
             shutil.copyfileobj(stream, file, PIECE_BYTES)
@@ -144,6 +154,10 @@ def _keep_stream(given: str, workspace: Workspace) -> Path:
             raise write_error(kept, err, kept) from err
         raise PipelineError(f"{given} cannot be read: {err}. Download it, then name the file: --source FILE") from err
     return kept
+
+
+def _kept_stream(workspace: Workspace) -> Path:
+    return workspace.root / "data" / f".source.{os.getpid()}.tmp"
 
 
 def _open_stream(given: str) -> IO[bytes]:
@@ -239,7 +253,7 @@ class SourceReader:
             yield from self._iterate_table(progress)
             return
         with self._open() as raw:
-            hashing = HashingReader(raw, progress)
+            hashing = HashingReader(raw, self.source.size, progress)
             pieces = self._unpack(hashing) if self._packing else iter(lambda: hashing.read(PIECE_BYTES), b"")
             yield from self._decode(pieces)
             while hashing.read(PIECE_BYTES):
@@ -278,7 +292,7 @@ class SourceReader:
 
     def _read_unpacked_head(self) -> bytes:
         with self._open() as raw:
-            return next(self._unpack(HashingReader(raw, None)), b"")[:8]
+            return next(self._unpack(HashingReader(raw, self.source.size, None)), b"")[:8]
 
     def _unpack(self, raw: "HashingReader") -> Iterator[bytes]:
         """Yield the content after gzip, bzip2 or zstd is undone."""
@@ -330,16 +344,16 @@ def _is_readable(piece: bytes) -> bool:
 
 
 class HashingReader:
-    """Reads a file, hashes what it reads, and tells how far it is."""
+    """Reads a file as long as it was when it was found, hashes what it reads, and tells how far it is."""
 
-    def __init__(self, file: IO[bytes], progress: Progress | None) -> None:
-        self._file, self._progress = file, progress
+    def __init__(self, file: IO[bytes], length: int, progress: Progress | None) -> None:
+        self._file, self._length, self._progress = file, length, progress
         self._digest, self._size = hashlib.sha256(), 0
         self.closed = False
 
     def read(self, size: int) -> bytes:
         """Return the next bytes."""
-        piece = self._file.read(size)
+        piece = self._file.read(min(size, self._length - self._size))
         self._digest.update(piece)
         self._size += len(piece)
         if self._progress is not None:

@@ -8,8 +8,12 @@ row_id (the row's place in raw.parquet), split (train, test, validation, or gap)
 
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -68,13 +72,11 @@ class Prepared:
     ----------
     scan : the split, and the sample that was learnt from
     learnt : the encoder, fitted on the train rows
-    leaks : what looks like a leak
     encoding : what became of every column
     """
 
     scan: "Scan"
     learnt: "Learnt"
-    leaks: "list[Finding]"
     encoding: dict[str, object]
 
     def count_rows(self) -> dict[str, int]:
@@ -100,7 +102,7 @@ def describe_features(contract: Contract) -> list[dict[str, object]]:
 
 
 def prepare_rows(raw: "RowGroups", contract: Contract, params: PreprocessParams) -> Prepared:
-    """Split the rows, look for leaks, and fit the encoder on a sample of the train rows."""
+    """Split the rows, and fit the encoder on a sample of the train rows."""
     from data_ingestion.scan import N_FOLDS, scan_rows
     from data_ingestion.splitter import SplitRequest, check_split, plan_split
 
@@ -113,7 +115,6 @@ def prepare_rows(raw: "RowGroups", contract: Contract, params: PreprocessParams)
     check_split(scan.count_sides(), n_classes, request)
 
     from data_ingestion.encoding_report import report_encoding
-    from data_ingestion.leaks import find_duplicates, find_leaks
     from data_ingestion.learnt import EncodeRequest, learn_encoder
 
     features = describe_features(contract)
@@ -122,9 +123,15 @@ def prepare_rows(raw: "RowGroups", contract: Contract, params: PreprocessParams)
         learnt = learn_encoder(train, contract.target, folds, N_FOLDS, encode)
     except ValueError as err:
         raise PipelineError(f"data/raw.parquet: {err}. Mend data/schema.yaml.") from err
-    leaks = find_leaks(scan.find_audited(params.seed).to_pandas(), contract, params.seed)
-    leaks += find_duplicates(scan.contents, scan.content_sides)
-    return Prepared(scan, learnt, leaks, report_encoding(learnt, contract, params.min_frequency))
+    return Prepared(scan, learnt, report_encoding(learnt, contract, params.min_frequency))
+
+
+def audit_rows(scan: "Scan", contract: Contract, seed: int) -> "list[Finding]":
+    """Return what looks like a leak: in a stable sample of the rows, and for duplicates in all of them."""
+    from data_ingestion.leaks import find_duplicates, find_leaks
+
+    findings = find_leaks(scan.find_audited(seed).to_pandas(), contract, seed)
+    return findings + find_duplicates(scan.contents, scan.content_sides)
 
 
 def encode_groups(
@@ -141,15 +148,16 @@ def encode_groups(
     encoder = StreamEncoder(prepared.learnt.encoder, prepared.learnt.target_means)
     target = raw.schema.field(contract.target).type if contract.is_classification else pa.float64()
     split = pa.dictionary(pa.int32(), pa.string())
-    fields = [("row_id", pa.int64()), ("split", split), *((name, pa.float64()) for name in encoder.names)]
-    schema, names = pa.schema([*fields, ("target", target)]), pa.array(SIDES)
+    encoded = zip(encoder.names, encoder.list_types(raw.schema), strict=True)
+    schema = pa.schema([("row_id", pa.int64()), ("split", split), *encoded, ("target", target)])
+    names = pa.array(SIDES)
 
     def encode_group(start: int, table: pa.Table) -> pa.Table:
         sides, folds = prepared.scan.find_places(start, table.num_rows)
         columns = [
             pa.array(np.arange(start, start + table.num_rows)),
             pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), names),
-            *map(pa.array, encoder.encode(table, folds)),
+            *encoder.encode(table, folds),
             table[contract.target].cast(target),
         ]
         return pa.table(columns, schema=schema)
@@ -167,7 +175,7 @@ def check_leaks(leaks: "Sequence[Finding]", strict: bool) -> None:
         )
 
 
-def describe_rows(prepared: Prepared, params: PreprocessParams) -> list[str]:
+def describe_rows(prepared: Prepared, leaks: "Sequence[Finding]", params: PreprocessParams) -> list[str]:
     """Return the lines that tell what was done."""
     from data_ingestion.encoding_report import describe_encoding
 
@@ -175,9 +183,16 @@ def describe_rows(prepared: Prepared, params: PreprocessParams) -> list[str]:
     lines = [f"split {params.split}: {', '.join(first)} and {last} rows", *describe_encoding(prepared.encoding)]
     if len(prepared.scan.sample_places) < len(prepared.scan.sides):
         lines.append(f"  learnt from a sample of {len(prepared.scan.sample_places):,} rows")
-    for finding in prepared.leaks:
+    for finding in leaks:
         lines += [f"  leak? {finding.message}", f"        {finding.action}"]
     return lines
+
+
+def import_encoder() -> None:
+    """Import in a thread of its own what takes a second and is wanted after the first pass over the rows."""
+    with suppress(ImportError):  # said by the thread that cannot go on without it
+        for name in ("encoding_report", "leaks", "stream_encoder"):
+            import_module(f"data_ingestion.{name}")
 
 
 def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
@@ -192,12 +207,12 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
     if params.if_changed and files.is_current(workspace.processed, lineage):
         print("data/processed.parquet is up to date with data/raw.parquet")
         return
+    Thread(target=import_encoder, daemon=True).start()
     with files.open_parquet(workspace.raw, contracts.LOADER) as raw:
         contracts.check_raw(workspace.raw, raw.schema.names, raw.lineage, contract)
         prepared = prepare_rows(raw, contract, params)
-        check_leaks(prepared.leaks, params.strict)
-        write_outputs(workspace, raw, contract, prepared, lineage)
-    print("\n".join(describe_rows(prepared, params)))
+        leaks = write_outputs(workspace, raw, contract, prepared, params, lineage)
+    print("\n".join(describe_rows(prepared, leaks, params)))
     print(
         f"wrote data/processed.parquet ({len(prepared.scan.sides):,} rows), data/encoder.pkl, data/encoding.json, "
         "data/leaks.json"
@@ -205,23 +220,32 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
 
 
 def write_outputs(
-    workspace: Workspace, raw: "ParquetSource", contract: Contract, prepared: Prepared, lineage: Lineage
-) -> None:
-    """Encode the rows, and write all outputs together, last the one that vouches for the others."""
+    workspace: Workspace,
+    raw: "ParquetSource",
+    contract: Contract,
+    prepared: Prepared,
+    params: PreprocessParams,
+    lineage: Lineage,
+) -> "list[Finding]":
+    """Encode the rows, and write all outputs together, last the one that vouches for the others; return the leaks."""
     from data_ingestion.pickling import dump_pickle
 
-    with files.commit() as commit:
-        findings = {"findings": [finding.to_dict() for finding in prepared.leaks]}
+    with ThreadPoolExecutor(1) as aside, files.commit() as commit:
+        audit = aside.submit(audit_rows, prepared.scan, contract, params.seed)
         outputs = {
             "encoder.pkl": commit.write(workspace.encoder, lambda file: dump_pickle(prepared.learnt.encoder, file)),
             "encoding.json": commit.write_json(workspace.encoding, prepared.encoding),
-            "leaks.json": commit.write_json(workspace.leaks, findings),
         }
         schema, groups = encode_groups(raw, contract, prepared)
         with commit.open_parquet(workspace.processed, schema) as sink:
             for table in groups:
                 sink.write(table)
+            leaks = audit.result()
+            check_leaks(leaks, params.strict)
+            findings = {"findings": [finding.to_dict() for finding in leaks]}
+            outputs["leaks.json"] = commit.write_json(workspace.leaks, findings)
             sink.close(replace(lineage, outputs=outputs, rows={**raw.lineage.rows, **prepared.count_rows()}))
+    return leaks
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -194,6 +195,13 @@ class CategoryEncoder(OrdinalEncoder):  # type: ignore[misc]
         return self
 
 
+class Coded(NamedTuple):
+    """A column of few distinct values: row i holds `table[places[i]]`."""
+
+    places: NDArray[np.integer]
+    table: NDArray[np.float64]
+
+
 class DateEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn each date into days since 1970, fractions included, and those of DATE_PARTS that vary in the train rows.
 
@@ -233,7 +241,7 @@ class DateEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             for place, (name, parts) in enumerate(zip(self.feature_names_in_, self.parts_, strict=True))
         ]
         names = self.get_feature_names_out()
-        arrays = [array for made in columns for array in made]
+        arrays = [v.table[v.places] if isinstance(v, Coded) else v for made in columns for v in made]
         return pd.DataFrame(dict(zip(names, arrays, strict=True)), index=X.index)
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
@@ -252,7 +260,7 @@ class DateEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 def encode_dates(
     values: NDArray[np.datetime64], moment: np.datetime64, parts: Sequence[str], has_missing: bool
-) -> list[NDArray[np.float64]]:
+) -> list[NDArray[np.float64] | Coded]:
     """Return the encoded columns of one date column; see `DateEncoder`.
 
     Parameters
@@ -265,11 +273,12 @@ def encode_dates(
     is_missing = np.isnat(values)
     moments = np.where(is_missing, moment, values).astype(np.int64)
     found = compute_date_parts(moments, parts)
-    columns = []
-    for part in parts:
-        columns.append(found[part].astype(np.float64))
+    columns: list[NDArray[np.float64] | Coded] = []
+    for part, places in found.items():
+        first, last = (int(places.min()), int(places.max())) if len(places) else (0, 0)
+        columns.append(Coded(places - first, np.arange(first, last + 1, dtype=np.float64)))
         if part in CYCLES:
-            columns += [wave[found[part]] for wave in _WAVES[part]]
+            columns += [Coded(places, wave) for wave in _WAVES[part]]
     return [*columns, moments / DAY, *([is_missing.astype(np.float64)] if has_missing else [])]
 
 

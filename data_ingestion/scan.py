@@ -99,7 +99,7 @@ def _join_scans(scans: list[Scan]) -> Scan:
     return Scan(
         sides=np.concatenate([scan.sides for scan in scans]),
         folds=np.concatenate([scan.folds for scan in scans]),
-        sample=pa.concat_tables([scan.sample for scan in scans]).combine_chunks(),
+        sample=pa.concat_tables([scan.sample for scan in scans]),
         sample_places=np.concatenate([scan.sample_places for scan in scans]),
         contents=np.concatenate([scan.contents for scan in scans]),
         content_sides=np.concatenate([scan.content_sides for scan in scans]),

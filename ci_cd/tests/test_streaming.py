@@ -88,7 +88,8 @@ def learn(contract: Contract, train: pa.Table, folds: np.ndarray | None = None, 
 
 def stream(learnt: Learnt, table: pa.Table) -> pd.DataFrame:
     encoder = StreamEncoder(learnt.encoder, learnt.target_means)
-    return pd.DataFrame(dict(zip(encoder.names, encoder.encode(table, np.full(table.num_rows, -1)), strict=True)))
+    encoded = encoder.encode(table, np.full(table.num_rows, -1))
+    return pd.DataFrame({name: np.asarray(values) for name, values in zip(encoder.names, encoded, strict=True)})
 
 
 def assert_equal_bits(found: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -197,7 +198,8 @@ def test_cross_fitted_means_are_those_of_scikit_learn(is_class: bool) -> None:
 def prepare(contract: Contract, groups: TableGroups, **flags: object) -> pa.Table:
     params = PreprocessParams.model_construct(max_levels=8, min_frequency=3, **flags)
     _, tables = encode_groups(groups, contract, prepare_rows(groups, contract, params))
-    return pa.concat_tables(tables)
+    plain = [pa.table({name: pa.array(np.asarray(table[name])) for name in table.column_names}) for table in tables]
+    return pa.concat_tables(plain)
 
 
 @pytest.mark.parametrize("task", ["regression", "multiclass"])

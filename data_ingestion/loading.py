@@ -126,6 +126,8 @@ def read_sources(
             pool.shutdown(cancel_futures=True)
             writer.shutdown(cancel_futures=True)
             raise
+    for facts in state.facts.values():
+        facts.merge_levels()
     head = state.head if state.head is not None else state.sample.to_table()
     profile = Profile(state.tally.kept, state.facts, state.sample.to_table(), state.sample.is_whole, head)
     return Reading(state.tally, profile, list(state.findings.values()), notes)

@@ -17,6 +17,8 @@ from data_ingestion.texts import Forms, Texts, count_texts, merge_texts
 from data_ingestion.typed_blocks import TypedColumn
 
 MAX_LEVELS = 100_000
+MAX_NUMBERS = 1_000  # of a numeric target: with more different values, nobody asks how many
+_MERGED_AT_ONCE = 200_000
 SAMPLE_ROWS = 65_536
 MAX_SAMPLE_CELLS = 4_000_000
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -33,6 +35,7 @@ class ColumnFacts:
     rows, missing, faults : counts
     low, high : the range of numbers and dates
     levels : the distinct values with counts, numbers as texts; None when there are too many, or nobody asked
+    max_levels : how many are too many
     forms : how the values are written, where that was not plain
     """
 
@@ -42,7 +45,9 @@ class ColumnFacts:
     low: object = None
     high: object = None
     levels: Texts | None = None
+    max_levels: int = MAX_LEVELS
     forms: Forms = field(default_factory=Forms)
+    _waiting: list[Texts] = field(default_factory=list)
 
     @property
     def present(self) -> int:
@@ -59,11 +64,25 @@ class ColumnFacts:
         self.low = _pick(min, self.low, other.low)
         self.high = _pick(max, self.high, other.high)
         if is_first:
-            self.levels = other.levels
+            self.levels, self.max_levels = other.levels, other.max_levels
+            self.merge_levels()
         elif self.levels is not None:
-            self.levels = None if other.levels is None else merge_texts([self.levels, other.levels])
-        if self.levels is not None and len(self.levels.values) > MAX_LEVELS:
-            self.levels = None
+            self._waiting.append(other.levels) if other.levels is not None else self._forget_levels()
+        if sum(len(part.values) for part in self._waiting) > min(_MERGED_AT_ONCE, self.max_levels):
+            self.merge_levels()
+
+    def merge_levels(self) -> None:
+        """Put the levels of the blocks together; until then they wait, because each merge looks at all of them."""
+        if self.levels is None:
+            return
+        if self._waiting:
+            self.levels = merge_texts([self.levels, *self._waiting])
+            self._waiting = []
+        if len(self.levels.values) > self.max_levels:
+            self._forget_levels()
+
+    def _forget_levels(self) -> None:
+        self.levels, self._waiting = None, []
 
 
 def _pick(choose, one: object, other: object) -> object:  # type: ignore[no-untyped-def]
@@ -89,16 +108,18 @@ def find_facts(
     facts = ColumnFacts(rows=len(values), missing=values.null_count - faults, faults=faults)
     if pa.types.is_dictionary(values.type):
         if with_levels:
-            facts.levels = count_texts(values, missing)
+            facts.levels = count_texts(values, [])
         return facts
     if not (pa.types.is_string(values.type) or pa.types.is_boolean(values.type)):
         found = pc.min_max(values).as_py()
         facts.low, facts.high = found["min"], found["max"]
     if column.kind == "boolean" and read.texts is not None:
-        facts.levels = count_texts(read.texts, missing) if with_levels else None
+        facts.levels = merge_texts([count_texts(read.texts, missing)]) if with_levels else None
         return facts
     if with_levels:
-        facts.levels = count_texts(values.cast(pa.string()), [])
+        found = values.drop_null().value_counts()
+        facts.max_levels = MAX_NUMBERS
+        facts.levels = Texts(found.field("values").cast(pa.string()), np.asarray(found.field("counts")))
     if with_forms and read.texts is not None:
         facts.forms = count_texts(read.texts, missing).count_forms()
     elif with_forms:

@@ -91,7 +91,7 @@ def count_texts(texts: pa.Array, missing: list[str]) -> Texts:
 
     Parameters
     ----------
-    texts : string or a dictionary of such, trimmed; null counts as missing
+    texts : string, or a dictionary without the same text twice, trimmed; null counts as missing
     missing : the spellings that mean missing
     """
     if pa.types.is_dictionary(texts.type):
@@ -101,14 +101,15 @@ def count_texts(texts: pa.Array, missing: list[str]) -> Texts:
     else:
         found = texts.drop_null().value_counts()
         values, counts = found.field("values"), np.asarray(found.field("counts"), dtype=np.int64)
-    kept = pc.and_(pc.invert(pc.is_in(values, value_set=pa.array(missing, pa.string()))), pa.array(counts > 0))
-    return merge_texts([Texts(values.filter(kept), counts[np.asarray(kept)])])
+    kept = pa.array(counts > 0)
+    if missing:
+        kept = pc.and_(kept, pc.invert(pc.is_in(values, value_set=pa.array(missing, pa.string()))))
+    return Texts(values.filter(kept), counts[np.asarray(kept)])
 
 
 def merge_texts(parts: list[Texts]) -> Texts:
     """Return the texts of several pieces of a column."""
     values = pa.concat_arrays([part.values for part in parts]).dictionary_encode()
     counts = np.concatenate([part.counts for part in parts])
-    sums = np.zeros(len(values.dictionary), dtype=np.int64)
-    np.add.at(sums, np.asarray(values.indices), counts)
-    return Texts(values.dictionary, sums)
+    sums = np.bincount(np.asarray(values.indices), weights=counts, minlength=len(values.dictionary))
+    return Texts(values.dictionary, sums.astype(np.int64))  # exact: counts stay far below 2^53

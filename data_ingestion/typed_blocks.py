@@ -22,7 +22,7 @@ LEVELS = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = (pa.string(), LEVELS)
 MAX_INTEGER = 10**18 - 1  # 18 digits
 _FIRST_MOMENT = -62_135_596_800_000_000  # year 1, in microseconds since 1970
-_DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _QUOTE, _BLANK = 48, 57, 120, 32, 34, 32
+_DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _BLANK, _NEWLINE = 48, 57, 120, 32, 32, 10
 _CACHED = 64 * 1024
 
 
@@ -222,25 +222,25 @@ def _find_range(values: pa.ChunkedArray) -> tuple[float | None, float | None]:
     return found["min"], found["max"]
 
 
-def _find_zeros(data: NDArray[np.uint8], before: int, separator: str, with_digits: bool) -> NDArray[np.int64]:
-    """Return the places of zeros that begin a field and have an x or a digit behind them.
+def _find_zeros(data: NDArray[np.uint8], edges: Sequence[int], with_digits: bool) -> NDArray[np.int64]:
+    """Return the places of zeros with an edge before them, and an x or a digit behind.
 
     Parameters
     ----------
-    data : a piece of a block that fits the processor's cache, one byte more at the end, and `before` at its beginning
-    before : the bytes that are not looked at themselves
-    separator, with_digits : see `find_zero_led`
+    data : a piece of a block that fits the processor's cache, with one byte more before and behind
+    edges : what may stand before a value
+    with_digits : see `find_zero_led`
     """
-    padded = data if before == 2 else np.concatenate([np.full(2 - before, 10, np.uint8), data])
-    edge, zero, after = padded[1:-2], padded[2:-1], padded[3:]
-    follows = (after | _CASE_BIT) == _LOWER_X
+    before, zero, after = data[:-2], data[1:-1], data[2:]
+    found = (after | _CASE_BIT) == _LOWER_X
     if with_digits:
-        follows |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
-    follows &= zero == _DIGIT_0
-    is_edge = (edge == separator.encode()[-1]) | (edge == 10) | (edge == 13) | (edge == _QUOTE)
-    earlier = padded[:-3]
-    is_edge |= (edge == _BLANK) & ((earlier == separator.encode()[-1]) | (earlier == 10) | (earlier == _QUOTE))
-    return np.flatnonzero(follows & is_edge)
+        found |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
+    found &= zero == _DIGIT_0
+    is_edge = before == edges[0]
+    for edge in edges[1:]:
+        is_edge |= before == edge
+    found &= is_edge
+    return np.flatnonzero(found)
 
 
 def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
@@ -252,20 +252,25 @@ def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
     num_rows : how many records fit the header
     with_digits : whether 007 is looked for, or only 0x07
     """
-    data = np.frombuffer(block.content, dtype=np.uint8)
+    content = b"\n" + block.content + b"\n"
+    data = np.frombuffer(content, dtype=np.uint8)
+    mark = block.separator.encode()[-1]
+    edges = [mark, _NEWLINE, _BLANK, *(byte for byte in b'"\r' if content.find(byte) >= 0)]
     places = np.concatenate(
         [
-            start
-            + _find_zeros(data[max(0, start - 2) : start + _CACHED + 1], min(start, 2), block.separator, with_digits)
-            for start in range(0, len(data), _CACHED)
+            start + _find_zeros(data[start : start + _CACHED + 2], edges, with_digits)
+            for start in range(0, len(block.content), _CACHED)
         ]
     )
+    after_blank = data[places] == _BLANK  # which stands for an edge only behind another one
+    places = places[~after_blank | np.isin(data[places - 1], edges)]
     if not len(places):
         return set()
+    data = data[1:-1]
     if len(block.separator.encode()) > 1 or b'"' in block.content:
         return set(block.header)
-    ends = np.flatnonzero((data == ord(block.separator)) | (data == 10))
-    if len(ends) + (data[-1] != 10) != num_rows * len(block.header):  # records that do not fit, or blank lines
+    ends = np.flatnonzero((data == ord(block.separator)) | (data == _NEWLINE))
+    if len(ends) + (data[-1] != _NEWLINE) != num_rows * len(block.header):  # records that do not fit, or blank lines
         return set(block.header)
     fields = np.unique(np.searchsorted(ends, places) % len(block.header))
     return {block.header[place] for place in fields}
@@ -277,15 +282,18 @@ def _read_texts(texts: pa.Array, column: Column, missing: list[str]) -> TypedCol
         return _read_without_levels(texts, column, missing)
     levels = pc.utf8_trim_whitespace(texts.dictionary)
     cast = casting.cast_column(levels, column, missing)
-    indices = texts.indices
-    if texts.null_count:  # spelled as missing everywhere, or empty
+    if column.kind in ("category", "text"):
+        return TypedColumn(_drop_missing_levels(texts.indices, cast.values))
+    is_fault = cast.is_fault.take(texts.indices).fill_null(False) if pc.any(cast.is_fault).as_py() else None
+    return TypedColumn(cast.values.take(texts.indices), _spell(texts.indices, levels), is_fault, cast.expected)
+
+
+def _spell(indices: pa.Array, levels: pa.Array) -> pa.DictionaryArray:
+    """Return texts as written; what is missing by every column's spelling is an empty text."""
+    if indices.null_count:
         levels = pa.concat_arrays([levels, pa.array([""])])
         indices = pc.fill_null(indices, len(levels) - 1)
-    spelled = pa.DictionaryArray.from_arrays(indices, levels)
-    is_fault = cast.is_fault.take(texts.indices).fill_null(False) if pc.any(cast.is_fault).as_py() else None
-    if column.kind in ("category", "text"):
-        return TypedColumn(_drop_missing_levels(texts.indices, cast.values), spelled)
-    return TypedColumn(cast.values.take(texts.indices), spelled, is_fault, cast.expected)
+    return pa.DictionaryArray.from_arrays(indices, levels)
 
 
 def _drop_missing_levels(indices: pa.Array, levels: pa.Array) -> pa.DictionaryArray:

@@ -70,12 +70,16 @@ class Prepared:
 
     Parameters
     ----------
-    scan : the split, and the sample that was learnt from
+    scan : the split
+    n_learnt_from : how many rows were drawn to learn from, all sides together
+    audited : the rows to look at for leaks
     learnt : the encoder, fitted on the train rows
     encoding : what became of every column
     """
 
     scan: "Scan"
+    n_learnt_from: int
+    audited: "pa.Table"
     learnt: "Learnt"
     encoding: dict[str, object]
 
@@ -109,8 +113,8 @@ def prepare_rows(raw: "RowGroups", contract: Contract, params: PreprocessParams)
     request = SplitRequest(
         params.split, params.split_column, params.test_size, params.validation_size, params.gap, params.seed
     )
-    scan = scan_rows(raw, contract, plan_split(raw, contract, request))
-    train, folds = scan.find_train()
+    scan, sample = scan_rows(raw, contract, plan_split(raw, contract, request))
+    train, folds = sample.find_train(scan)
     n_classes = len(train[contract.target].unique()) if contract.is_classification else None
     check_split(scan.count_sides(), n_classes, request)
 
@@ -123,15 +127,16 @@ def prepare_rows(raw: "RowGroups", contract: Contract, params: PreprocessParams)
         learnt = learn_encoder(train, contract.target, folds, N_FOLDS, encode)
     except ValueError as err:
         raise PipelineError(f"data/raw.parquet: {err}. Mend data/schema.yaml.") from err
-    return Prepared(scan, learnt, report_encoding(learnt, contract, params.min_frequency))
+    audited = sample.find_audited(params.seed)
+    return Prepared(scan, len(sample.places), audited, learnt, report_encoding(learnt, contract, params.min_frequency))
 
 
-def audit_rows(scan: "Scan", contract: Contract, seed: int) -> "list[Finding]":
+def audit_rows(prepared: Prepared, contract: Contract, seed: int) -> "list[Finding]":
     """Return what looks like a leak: in a stable sample of the rows, and for duplicates in all of them."""
     from data_ingestion.leaks import find_duplicates, find_leaks
 
-    findings = find_leaks(scan.find_audited(seed).to_pandas(), contract, seed)
-    return findings + find_duplicates(scan.contents, scan.content_sides)
+    findings = find_leaks(prepared.audited.to_pandas(), contract, seed)
+    return findings + find_duplicates(prepared.scan.contents, prepared.scan.content_sides)
 
 
 def encode_groups(
@@ -181,8 +186,8 @@ def describe_rows(prepared: Prepared, leaks: "Sequence[Finding]", params: Prepro
 
     *first, last = [f"{count:,} {side}" for side, count in prepared.count_rows().items()]
     lines = [f"split {params.split}: {', '.join(first)} and {last} rows", *describe_encoding(prepared.encoding)]
-    if len(prepared.scan.sample_places) < len(prepared.scan.sides):
-        lines.append(f"  learnt from a sample of {len(prepared.scan.sample_places):,} rows")
+    if prepared.n_learnt_from < len(prepared.scan.sides):
+        lines.append(f"  learnt from a sample of {prepared.n_learnt_from:,} rows")
     for finding in leaks:
         lines += [f"  leak? {finding.message}", f"        {finding.action}"]
     return lines
@@ -231,7 +236,7 @@ def write_outputs(
     from data_ingestion.pickling import dump_pickle
 
     with ThreadPoolExecutor(1) as aside, files.commit() as commit:
-        audit = aside.submit(audit_rows, prepared.scan, contract, params.seed)
+        audit = aside.submit(audit_rows, prepared, contract, params.seed)
         outputs = {
             "encoder.pkl": commit.write(workspace.encoder, lambda file: dump_pickle(prepared.learnt.encoder, file)),
             "encoding.json": commit.write_json(workspace.encoding, prepared.encoding),

@@ -7,7 +7,7 @@ it is the one that a fit on all the sample's rows would be. Only target means, w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,7 @@ class Learnt:
     ----------
     encoder : fitted
     target_means : by category, one entry for each class (one for a regression or two classes)
-    levels : by category
+    levels : by category, without the places of the rows
     """
 
     encoder: Pipeline
@@ -134,7 +134,8 @@ def learn_encoder(
     }
     if means:
         put_means(encode.named_transformers_["mean"], list(fitted.values()))
-    return Learnt(encoder, fitted, levels)
+    counted = {name: replace(found, places=found.places[:0]) for name, found in levels.items()}  # the rows may go
+    return Learnt(encoder, fitted, counted)
 
 
 def find_levels(values: pa.ChunkedArray, column: ColumnSpec) -> Levels:

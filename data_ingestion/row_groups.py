@@ -4,7 +4,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from dataclasses import dataclass
+from threading import Condition
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -33,15 +34,6 @@ class RowGroups(Protocol):
         """Return one group."""
 
 
-def find_starts(groups: RowGroups) -> list[int]:
-    """Return the place of each group's first row among all rows."""
-    starts, start = [], 0
-    for number in range(groups.num_groups):
-        starts.append(start)
-        start += groups.read_group(number, []).num_rows
-    return starts
-
-
 def map_groups(
     groups: RowGroups,
     columns: Sequence[str],
@@ -60,23 +52,39 @@ def map_groups(
     what : the work, in a word or two, for the progress bar
     threads : None means one per core
     """
-    reading, threads = Lock(), threads or os.cpu_count() or 1
+    threads = threads or os.cpu_count() or 1
+    turn, following = Condition(), _Following()
     waiting: deque[Future[Result]] = deque()
 
-    def read_and_work(number: int, start: int) -> Result:
-        with reading:  # the reader decodes the columns of one group in threads of its own
-            table = groups.read_group(number, columns)
+    def read_and_work(number: int) -> Result:
+        with turn:  # in order: only who has read all groups before knows where this one starts
+            turn.wait_for(lambda: following.number == number)
+            start = following.start
+            try:
+                table = groups.read_group(number, columns)  # its columns in threads of the reader's own
+                following.start += table.num_rows
+            finally:
+                following.number += 1
+                turn.notify_all()
         return work(start, table)
 
     with ThreadPoolExecutor(threads) as pool, show_progress(what, groups.num_groups) as report:
         try:
-            for number, start in enumerate(find_starts(groups)):
-                waiting.append(pool.submit(read_and_work, number, start))
+            for number in range(groups.num_groups):
+                waiting.append(pool.submit(read_and_work, number))
                 if len(waiting) > threads:
                     yield waiting.popleft().result()
                     report(number)
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:
+            for future in reversed(waiting):  # or one that starts would wait for one that never does
                 future.cancel()
+
+
+@dataclass
+class _Following:
+    """The group to be read next, and the place of its first row."""
+
+    number: int = 0
+    start: int = 0

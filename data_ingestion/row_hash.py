@@ -18,6 +18,7 @@ Hashes = NDArray[np.uint64]
 
 _MISSING = np.uint64(0xFFF8_0000_0000_0001)  # a NaN that no calculation makes
 _FACTORS = np.uint64(0xBF58_476D_1CE4_E5B9), np.uint64(0x94D0_49BB_1331_11EB)
+_STEP = np.uint64(0x9E37_79B9_7F4A_7C15)  # of SplitMix64: neighbours have nothing in common
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 _NO_MOMENT = np.uint64(2**63)  # what numpy has for a missing moment
 _WORD = 8  # bytes
@@ -57,7 +58,7 @@ def hash_column(column: pa.ChunkedArray, name: str, seed: int, scratch: Hashes |
 
 def hash_places(start: int, count: int, seed: int) -> Hashes:
     """Return a hash of each of the places `start` to `start + count`: what a stable sample is drawn by."""
-    return mix(np.arange(start, start + count, dtype=np.uint64) ^ _salt("place of the row", seed))
+    return mix(np.arange(start, start + count, dtype=np.uint64) * _STEP + _salt("place of the row", seed))
 
 
 def mix(bits: Hashes, scratch: Hashes | None = None) -> Hashes:

@@ -4,6 +4,7 @@ Everything is decided by a row's values or by its place, so neither the size of 
 changes the outcome. Keeps two bytes a row, eight more where duplicates may straddle, and the sample.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,6 @@ class Scan:
     ----------
     sides : (n_rows,) side of each row, a place in splitter.SIDES
     folds : (n_rows,) fold of each row; rows that stand together in the split stand together here
-    sample : a stable sample of the rows with every column that is not ignored, in order
-    sample_places : (n_sample,) the places of these rows among all
     contents : (n_contents,) hash of features and target of the rows looked at for duplicates: all up to MAX_CONTENTS,
         beyond that all copies of a stable share of the contents; none where the split itself keeps duplicates together
     content_sides : (n_contents,) on which side each of them stands
@@ -40,8 +39,6 @@ class Scan:
 
     sides: NDArray[np.uint8]
     folds: NDArray[np.uint8]
-    sample: pa.Table
-    sample_places: NDArray[np.int64]
     contents: Hashes
     content_sides: NDArray[np.uint8]
 
@@ -49,25 +46,39 @@ class Scan:
         """Return the number of rows on each side."""
         return {name: int(np.count_nonzero(self.sides == side)) for side, name in enumerate(SIDES)}
 
-    def find_train(self) -> tuple[pa.Table, NDArray[np.uint8]]:
-        """Return the train rows of the sample, and their folds."""
-        is_train = self.sides[self.sample_places] == TRAIN
-        return self.sample.filter(pa.array(is_train)), self.folds[self.sample_places[is_train]]
-
     def find_places(self, start: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
         """Return the sides of `count` rows, and their folds, -1 for those that do not train."""
         rows = slice(start, start + count)
         return self.sides[rows], np.where(self.sides[rows] == TRAIN, self.folds[rows], np.int16(-1))
 
+
+@dataclass(frozen=True)
+class Sample:
+    """A stable sample of the rows: all of them up to MAX_SAMPLE_ROWS.
+
+    Parameters
+    ----------
+    table : every column that is not ignored, rows in order
+    places : (n_sample,) the places of these rows among all
+    """
+
+    table: pa.Table
+    places: NDArray[np.int64]
+
+    def find_train(self, scan: Scan) -> tuple[pa.Table, NDArray[np.uint8]]:
+        """Return the train rows, and their folds."""
+        is_train = scan.sides[self.places] == TRAIN
+        return self.table.filter(pa.array(is_train)), scan.folds[self.places[is_train]]
+
     def find_audited(self, seed: int) -> pa.Table:
         """Return the rows to look at for leaks, at most MAX_AUDIT_ROWS."""
-        keys = mix(self.sample_places.astype(np.uint64) + np.uint64(seed))
+        keys = mix(self.places.astype(np.uint64) + np.uint64(seed))
         chosen = np.sort(np.argsort(keys, kind="stable")[:MAX_AUDIT_ROWS])
-        return self.sample.take(pa.array(chosen))
+        return self.table.take(pa.array(chosen))
 
 
-def scan_rows(groups: RowGroups, contract: Contract, split: Split, threads: int | None = None) -> Scan:
-    """Read all rows once; see `Scan`.
+def scan_rows(groups: RowGroups, contract: Contract, split: Split, threads: int | None = None) -> tuple[Scan, Sample]:
+    """Read all rows once; see `Scan` and `Sample`.
 
     Parameters
     ----------
@@ -81,26 +92,30 @@ def scan_rows(groups: RowGroups, contract: Contract, split: Split, threads: int 
     content = [*contract.features, contract.target]
     can_straddle = not set(split.decisive) <= set(content)
 
-    def scan_group(start: int, table: pa.Table) -> Scan:
+    def scan_group(start: int, table: pa.Table) -> tuple[Scan, Sample]:
         sides, keys = split.assign(table)
         contents = hash_rows(table, content, seed) if can_straddle else keys[:0]
         is_looked_at = is_below(contents, MAX_CONTENTS / n_rows)
+        content_sides = sides[is_looked_at] if can_straddle else sides[:0]
         folds = (((mix(keys ^ _FOLD_SALT) >> _HALF) * np.uint64(N_FOLDS)) >> _HALF).astype(np.uint8)
         places = np.flatnonzero(is_below(hash_places(start, table.num_rows, seed), MAX_SAMPLE_ROWS / n_rows))
-        sample = table.select(names).take(pa.array(places))
-        duplicates = (contents[is_looked_at], sides[is_looked_at]) if can_straddle else (contents, sides[:0])
-        return Scan(sides, folds, sample, places + start, *duplicates)
+        sample = Sample(table.select(names).take(pa.array(places)), places + start)
+        return Scan(sides, folds, contents[is_looked_at], content_sides), sample
 
     columns = list(dict.fromkeys([*names, *split.names, *split.decisive]))
-    return _join_scans(list(map_groups(groups, columns, scan_group, "splitting", threads)))
+    scans, samples = zip(*map_groups(groups, columns, scan_group, "splitting", threads), strict=True)
+    return _join_scans(scans), _join_samples(samples)
 
 
-def _join_scans(scans: list[Scan]) -> Scan:
+def _join_scans(scans: Sequence[Scan]) -> Scan:
     return Scan(
         sides=np.concatenate([scan.sides for scan in scans]),
         folds=np.concatenate([scan.folds for scan in scans]),
-        sample=pa.concat_tables([scan.sample for scan in scans]),
-        sample_places=np.concatenate([scan.sample_places for scan in scans]),
         contents=np.concatenate([scan.contents for scan in scans]),
         content_sides=np.concatenate([scan.content_sides for scan in scans]),
     )
+
+
+def _join_samples(samples: Sequence[Sample]) -> Sample:
+    table = pa.concat_tables([sample.table for sample in samples])
+    return Sample(table, np.concatenate([sample.places for sample in samples]))

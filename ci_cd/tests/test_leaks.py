@@ -123,7 +123,7 @@ def test_duplicates_across_the_split_are_counted_over_all_rows(role: Role, share
     if share is None:
         rows = rows.set_column(0, "a", pa.array(np.arange(200.0) // 2))
     groups = TableGroups(rows, 30)
-    scan = scan_rows(groups, contract, plan_split(groups, contract, SplitRequest()))
+    scan, _ = scan_rows(groups, contract, plan_split(groups, contract, SplitRequest()))
     assert [finding.figure for finding in find_duplicates(scan.contents, scan.content_sides)] == (
         [share] if share else []
     )

@@ -33,7 +33,7 @@ def split(
 ) -> list[str]:
     request = SplitRequest(strategy, **{"test_size": 0.3, "seed": 1, **choices})
     groups = TableGroups(table, size)
-    scan = scan_rows(groups, contract, plan_split(groups, contract, request))
+    scan, _ = scan_rows(groups, contract, plan_split(groups, contract, request))
     check_split(scan.count_sides(), None, request)
     return [SIDES[side] for side in scan.sides]
 

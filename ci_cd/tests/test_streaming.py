@@ -1,6 +1,8 @@
 """Encoding row group by row group gives what scikit-learn gives on the whole table, to the last bit."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,17 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
 from small_tables import TableGroups, make_contract
 
+from data_ingestion import handoff
 from data_ingestion import scan as scanning
 from data_ingestion.casting import arrow_type
 from data_ingestion.data_preprocessor import PreprocessParams, describe_features, encode_groups, prepare_rows
 from data_ingestion.encoder import build_encoder
 from data_ingestion.learnt import EncodeRequest, Learnt, learn_encoder
+from data_ingestion.lineage import Lineage
+from data_ingestion.row_groups import RowGroups, map_groups
 from data_ingestion.schema import Contract
+from data_ingestion.sealed_parquet import ROWS_PER_GROUP
+from data_ingestion.splitter import SplitRequest, plan_split
 from data_ingestion.stream_encoder import StreamEncoder
 from data_ingestion.target_means import cross_fit_means
 
@@ -195,7 +202,7 @@ def test_cross_fitted_means_are_those_of_scikit_learn(is_class: bool) -> None:
 # The whole stage
 
 
-def prepare(contract: Contract, groups: TableGroups, **flags: object) -> pa.Table:
+def prepare(contract: Contract, groups: RowGroups, **flags: object) -> pa.Table:
     params = PreprocessParams.model_construct(max_levels=8, min_frequency=3, **flags)
     _, tables = encode_groups(groups, contract, prepare_rows(groups, contract, params))
     plain = [pa.table({name: pa.array(np.asarray(table[name])) for name in table.column_names}) for table in tables]
@@ -221,11 +228,13 @@ def test_result_does_not_depend_on_row_groups_or_threads(
 def test_sample_is_stable_and_of_about_the_size_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "MAX_SAMPLE_ROWS", 500)
     contract, table = make_customers(3000)
-    params = PreprocessParams.model_construct()
-    scans = [prepare_rows(TableGroups(table, size), contract, params).scan for size in (3000, 11)]
-    assert 400 < len(scans[0].sample_places) < 600
-    assert scans[0].sample_places.tolist() == scans[1].sample_places.tolist()
-    assert scans[0].sample.equals(scans[1].sample)
+    samples = []
+    for size in (3000, 11):
+        groups = TableGroups(table, size)
+        samples.append(scanning.scan_rows(groups, contract, plan_split(groups, contract, SplitRequest()))[1])
+    assert 400 < len(samples[0].places) < 600
+    assert samples[0].places.tolist() == samples[1].places.tolist()
+    assert samples[0].table.equals(samples[1].table)
 
 
 def test_train_rows_get_the_target_means_of_other_folds_and_other_rows_those_of_all() -> None:
@@ -237,3 +246,36 @@ def test_train_rows_get_the_target_means_of_other_folds_and_other_rows_those_of_
     is_train = (encoded["split"] == "train").to_numpy()
     assert (encoded["mean__many"][~is_train] == whole[~is_train]).all()
     assert (encoded["mean__many"][is_train] != whole[is_train]).mean() > 0.9
+
+
+def test_rows_of_many_row_groups_keep_their_places(tmp_path: Path) -> None:
+    """A real file of three groups: each row stands at its place, with its number, its side and its target."""
+    contract = make_contract(x="number")
+    n_rows = 2 * ROWS_PER_GROUP + 1000
+    values = pa.array(np.arange(n_rows, dtype=float))
+    with (
+        handoff.commit() as commit,
+        commit.open_parquet(tmp_path / "raw.parquet", pa.schema({"x": "f8", "y": "f8"})) as sink,
+    ):
+        sink.write(pa.table({"x": values, "y": values}))
+        sink.close(Lineage("load", {}, {}, ""))
+    with handoff.open_parquet(tmp_path / "raw.parquet", "") as source:
+        assert source.num_groups == 3
+        found = prepare(contract, source)
+    for name in ("row_id", "number__x", "target"):
+        np.testing.assert_array_equal(found[name].to_numpy(), np.arange(n_rows))
+    whole = TableGroups(pa.table({"x": values, "y": values}))
+    assert found["split"].equals(prepare(contract, whole)["split"])
+
+
+def test_error_in_one_row_group_ends_the_work() -> None:
+    class Broken(TableGroups):
+        def read_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+            if number == 3:
+                raise handoff.PipelineError("group 3 is damaged")
+            return super().read_group(number, columns)
+
+    groups = Broken(pa.table({"x": list(range(100))}), size=5)
+    with pytest.raises(handoff.PipelineError, match="group 3"):
+        list(map_groups(groups, ["x"], lambda start, table: start, "reading", threads=4))
+    assert list(map_groups(TableGroups(groups.table, 30), ["x"], lambda start, table: start, "", 2)) == [0, 30, 60, 90]

@@ -96,7 +96,7 @@ def _count_fields(text: str, separator: str) -> list[int]:
     return widths or [1]
 
 
-def read_blocks(pieces: Iterable[bytes], separator: str | None, name: str, size: int = BLOCK_BYTES) -> Iterator[Block]:
+def read_blocks(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -> Iterator[Block]:
     """Yield the records of a CSV after its header, block by block.
 
     Parameters

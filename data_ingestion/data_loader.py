@@ -22,7 +22,7 @@ from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
 from data_ingestion.progress import show_transfer
-from data_ingestion.schema import Contract, join_names
+from data_ingestion.schema import Contract, count_of, join_names
 
 if TYPE_CHECKING:
     from data_ingestion.load_writer import LoadWriter
@@ -86,14 +86,22 @@ def find_known_form(current: Current | None, source: str, params: LoadParams) ->
     return separator, params.encoding or (known.encoding if known else None)
 
 
-def describe_lineage(sources: "list[Source]", current: Current | None, params: LoadParams) -> Lineage:
-    """Return what this load is made from; the sources' sha256 is known once they have been read."""
+def describe_lineage(
+    workspace: Workspace, sources: "list[Source]", current: Current | None, params: LoadParams
+) -> Lineage:
+    """Return what raw.parquet would be made from: the sources, and the rows that were fed back to it since."""
     from data_ingestion.sources import sha256_sources
 
     digest = sha256_sources(sources) if params.if_changed and not params.infer else ""
+    made = files.read_lineage(workspace.raw)
+    appended = made.inputs.get("appended") if made is not None else None
     return Lineage(
         stage="data_loader",
-        inputs={"source": digest, "schema": current[0].fingerprint() if current else ""},
+        inputs={
+            "source": digest,
+            "schema": current[0].fingerprint() if current else "",
+            **({"appended": appended} if appended else {}),
+        },
         params={name: value for name, value in params.effective().items() if name != "source"},
         code=files.sha256_code(["data_ingestion"], LIBRARIES),
     )
@@ -105,10 +113,11 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
     from data_ingestion.sources import SourceReader
 
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
-    lineage = describe_lineage(found, current, params)
+    lineage = describe_lineage(workspace, found, current, params)
     if params.if_changed and not params.infer and files.is_current(workspace.raw, lineage):
         print(f"data/raw.parquet is up to date with {source}")
         return
+    lost = (files.read_lineage(workspace.raw) or lineage).rows.get("appended", 0)
     separator, encoding = find_known_form(current, source, params)
     readers = [SourceReader(replace(one, encoding=encoding)) for one in found]
     infers = is_to_infer(current, source, params)
@@ -121,6 +130,8 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
             contract, reading, notes = check_and_write(
                 workspace, readers, separator, current, params, lineage, progress
             )
+    if lost:
+        notes.append(f"{count_of(lost, 'row')} fed back with --append before must be fed back again: --append FILE")
     said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
     print("\n".join(describe_load(contract, reading, [*said, *notes, *reading.notes])))
     print(
@@ -202,19 +213,39 @@ def open_writer(workspace: Workspace, contract: Contract, is_check: bool) -> "It
 
 
 def seal_lineage(lineage: Lineage, readers: "list[SourceReader]") -> Lineage:
-    """Return the lineage with the sha256 of what was read."""
+    """Return the lineage of what was read now, without rows that were fed back before."""
     from data_ingestion.sources import join_digests
 
-    return replace(lineage, inputs=lineage.inputs | {"source": join_digests([reader.sha256 for reader in readers])})
+    digest = join_digests([reader.sha256 for reader in readers])
+    return replace(lineage, inputs={"source": digest, "schema": lineage.inputs["schema"]})
+
+
+def append(workspace: Workspace, params: LoadParams, reader: "SourceReader") -> None:
+    """Add mended rows to raw.parquet."""
+    from data_ingestion.appending import append_rows
+
+    with show_transfer("appending", reader.source.size) as progress:
+        lines = append_rows(workspace, reader, params.check, progress)
+    print("\n".join(lines))
+    print(
+        "checked; nothing was written"
+        if params.check
+        else "wrote data/raw.parquet, data/rejected.parquet, rejected.csv"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(LoadParams, argv, __doc__ or "")
-    from data_ingestion.sources import open_sources
+    from data_ingestion.sources import SourceReader, open_sources
 
-    with files.open_workspace(params.root) as workspace, open_sources(params.source, workspace) as (found, source):
-        load(workspace, params, found, source)
+    given = params.append or params.source
+    with files.open_workspace(params.root) as workspace, open_sources(given, workspace) as (found, source):
+        if params.append:
+            for one in found:
+                append(workspace, params, SourceReader(one))
+        else:
+            load(workspace, params, found, source)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Self
 import pyarrow as pa
 
 from data_ingestion import schema as contracts
-from data_ingestion.csv_reader import Block
 from data_ingestion.handoff import Commit, Lineage, Workspace, naming_errors
 from data_ingestion.loading import Outputs, Reading
 from data_ingestion.schema import Contract
@@ -82,8 +81,15 @@ class LoadWriter:
             comments = {name: reading.profile.comment(name, column) for name, column in contract.columns.items()}
             text = contracts.format_contract(contract, inferred, comments)
             self._commit.write_bytes(self._workspace.schema, text)
+        self._close_raw(replace(lineage, outputs=outputs))
+
+    def close_rows(self, contract: Contract, lineage: Lineage) -> None:
+        """Complete the rows alone; contract and profile stand as they are, and `lineage` vouches for them."""
+        self._close_raw(replace(lineage, outputs=lineage.outputs | self.rejects.close(lineage, contract)))
+
+    def _close_raw(self, lineage: Lineage) -> None:
         with naming_errors(self._workspace.raw):
-            self._raw.close(replace(lineage, outputs=outputs))
+            self._raw.close(lineage)
             self._files.close()
         self._is_closed = True
 
@@ -102,26 +108,25 @@ class RejectWriter:
     ) -> None:
         self._files.__exit__(kind, error, trace)
 
-    def write(self, rejects: Sequence[Reject], block: Block) -> None:
+    def write(self, rejects: Sequence[Reject], header: Sequence[str], separator: str) -> None:
         """Add rows.
 
         Parameters
         ----------
         rejects : in file order
-        block : where they stand; its header and separator are those of the CSV
+        header : the columns of their file; those of the first file are those of the CSV
+        separator : what stands between fields
         """
         with naming_errors(self._workspace.rejected):
             self._parquet.write(build_rejected(rejects))
         with naming_errors(self._workspace.rejected_csv):
             if self._header is None:
-                self._header = block.header
-                self._csv.write(format_record([*REJECT_COLUMNS, *block.header], block.separator))
+                self._header = tuple(header)
+                self._csv.write(format_record([*REJECT_COLUMNS, *header], separator))
             for reject in rejects:
-                text = reject.text
-                if block.header != self._header:
-                    text = reorder_record(text, block.header, self._header, block.separator)
-                start = format_record([reject.file, reject.line, reject.reason], block.separator)
-                self._csv.write(start.removesuffix(b"\n") + block.separator.encode() + text.encode() + b"\n")
+                text = reorder_record(reject.text, header, self._header, separator)
+                start = format_record([reject.file, reject.line, reject.reason], separator)
+                self._csv.write(start.removesuffix(b"\n") + separator.encode() + text.encode() + b"\n")
 
     def close(self, lineage: Lineage, contract: Contract) -> dict[str, str]:
         """Complete both files and return the sha256 of rejected.parquet by its name."""
@@ -143,6 +148,8 @@ def format_record(values: Sequence[object], separator: str) -> bytes:
 
 def reorder_record(text: str, header: Sequence[str], wanted: Sequence[str], separator: str) -> str:
     """Return a record with its fields in the order of another header; one of another length stays as it is."""
+    if tuple(header) == tuple(wanted):
+        return text
     fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
     if len(fields) != len(header) or set(header) != set(wanted):
         return text

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
+from data_ingestion import csv_reader
 from data_ingestion.csv_reader import Block, read_blocks
 from data_ingestion.handoff import PipelineError
 from data_ingestion.profiling import ColumnFacts, Profile, RowSample, find_facts, take_head
@@ -33,7 +34,7 @@ class Outputs:
     """Where rows go as they are read, in order; None where nothing is to be written."""
 
     write_rows: Callable[[pa.Table], object]
-    write_rejects: Callable[[Sequence[Reject], Block], object]
+    write_rejects: Callable[[Sequence[Reject], Sequence[str], str], object]  # with their header and separator
 
 
 @dataclass
@@ -151,7 +152,8 @@ def _iterate_blocks(
                 progress(before + done, tally.rows)
 
         header = None
-        for block in read_blocks(reader.iterate(report), "," if reader.is_table else mark, reader.source.name):
+        sign = "," if reader.is_table else mark
+        for block in read_blocks(reader.iterate(report), sign, reader.source.name, csv_reader.BLOCK_BYTES):
             if header is None:
                 header = block.header
                 mark = mark or (None if reader.is_table else block.separator)
@@ -217,7 +219,7 @@ def _take_in(state: _State, outcome: _Outcome) -> None:
 def _write(outputs: Outputs, outcome: _Outcome) -> None:
     outputs.write_rows(outcome.checked.table)
     if outcome.checked.rejects:
-        outputs.write_rejects(outcome.checked.rejects, outcome.block)
+        outputs.write_rejects(outcome.checked.rejects, outcome.block.header, outcome.block.separator)
 
 
 # A first look

@@ -151,16 +151,18 @@ def _cut_by_time(groups: RowGroups, name: str, request: SplitRequest) -> Callabl
     return find_sides
 
 
-def _read_moments(groups: RowGroups, name: str) -> NDArray[np.generic]:
+def _read_moments(groups: RowGroups, name: str) -> NDArray[np.int64] | NDArray[np.float64]:
     """Return what orders the rows, eight bytes each, without the rows that have none."""
-    known = []
+    moments, end = np.empty(0), 0
     for number in range(groups.num_groups):
         order, is_known = _order(groups.read_group(number, [name])[name])
-        known.append(order[is_known])
-    moments = np.concatenate(known)
-    if not len(moments):
+        if not number:
+            moments = np.empty(groups.num_rows, dtype=order.dtype)
+        start, end = end, end + int(np.count_nonzero(is_known))
+        moments[start:end] = order[is_known]
+    if not end:
         raise PipelineError(f'--split time finds no moment in column "{name}". Name another: --split-column COLUMN')
-    return moments
+    return moments[:end]
 
 
 def _order(column: pa.ChunkedArray) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:

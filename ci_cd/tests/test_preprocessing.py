@@ -1,6 +1,7 @@
 """An encoder whose numbers can be checked by hand, and no skew between readers."""
 
 import io
+import json
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,6 +127,55 @@ def test_encoder_never_learns_from_test_rows(call_stage, run_copy: Path) -> None
     train = raw[(processed["split"] == "train").to_numpy()]
     empty = train.head(1).assign(bill_length_mm=math.nan)
     assert encoder.transform(empty)["number__bill_length_mm"].item() == train["bill_length_mm"].median()
+
+
+def test_validation_rows_are_neither_trained_nor_tested_on(call_stage, run_copy: Path) -> None:
+    for stage, flags in (
+        ("preprocess", ["--validation-size", 0.2]),
+        ("train", ["--folds", 2]),
+        ("evaluate", ["--resamples", 100]),
+    ):
+        done = call_stage(stage, run_copy, *flags)
+        assert done.returncode == 0, done.stderr
+    processed = handoff.read_parquet(run_copy / "data" / "processed.parquet", "")[0].to_pandas()
+    counts = processed["split"].value_counts().to_dict()
+    assert 0.1 < counts["validation"] / len(processed) < 0.3
+    metrics = json.loads((run_copy / "models" / "metrics.json").read_bytes())
+    assert {side: metrics["rows"][side] for side in counts} == counts
+    assert (metrics["train"]["rows"], metrics["test"]["rows"]) == (counts["train"], counts["test"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragment"),
+    [
+        (["--validation-size", 0.8], "test_size 0.2 and validation_size 0.8 leave no row to train on"),
+        (["--gap", 1], "--gap 1 needs an order of the rows. Add --split time"),
+        (["--validation-size", -1], "--validation-size: input should be greater than or equal to 0"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(call_stage, run_copy: Path, flags: list[object], fragment: str) -> None:
+    done = call_stage("preprocess", run_copy, *flags)
+    assert done.returncode == 2
+    assert fragment in done.stderr
+
+
+def test_report_says_what_became_of_every_column(run_copy: Path) -> None:
+    report = json.loads((run_copy / "data" / "encoding.json").read_bytes())
+    processed, lineage = handoff.read_parquet(run_copy / "data" / "processed.parquet", "")
+    encoded = [name for column in report["columns"].values() for name in column["encoded"]]
+    assert sorted(encoded) == sorted(set(processed.column_names) - {"row_id", "split", "target"})
+    assert report["encoded_columns"] == len(encoded)
+    train = processed.to_pandas().query("split == 'train'")["row_id"]
+    raw = handoff.read_parquet(run_copy / "data" / "raw.parquet", "")[0].to_pandas().loc[train]
+    assert report["columns"]["bill_length_mm"]["learnt"] == {"median": raw["bill_length_mm"].median()}
+    assert report["columns"]["species"]["learnt"]["codes"] == {"Adelie": 0, "Chinstrap": 1, "Gentoo": 2}
+    assert report["columns"]["body_mass_g"] == {
+        "kind": "integer",
+        "role": "target",
+        "encoded": {},
+        "reason": "its role: target",
+    }
+    assert "encoding.json" in lineage.outputs
 
 
 def test_columns_in_any_order_give_the_same_bytes() -> None:

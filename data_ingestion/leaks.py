@@ -244,12 +244,13 @@ def find_duplicates(contents: NDArray[np.uint64], sides: NDArray[np.uint8]) -> l
     twice = float((nearest == tested).mean())
     if not twice:
         return []
+    share = f"{twice:.1%}" if twice >= 0.001 else "a few"
     return [
         Finding(
             "duplicate_rows",
             [],
             twice,
-            f"{twice:.1%} of the test rows stand among the train rows too",
+            f"{share} of the test rows stand among the train rows too",
             "split by content (split: hash), by group, or remove the duplicates",
         )
     ]

@@ -222,25 +222,21 @@ def _find_range(values: pa.ChunkedArray) -> tuple[float | None, float | None]:
     return found["min"], found["max"]
 
 
-def _find_zeros(data: NDArray[np.uint8], edges: Sequence[int], with_digits: bool) -> NDArray[np.int64]:
-    """Return the places of zeros with an edge before them, and an x or a digit behind.
+def _find_pairs(data: NDArray[np.uint8], pairs: Sequence[int]) -> NDArray[np.int64]:
+    """Return the places of pairs of bytes, each given as the first plus 256 times the second; not in order.
 
-    Parameters
-    ----------
-    data : a piece of a block that fits the processor's cache, with one byte more before and behind
-    edges : what may stand before a value
-    with_digits : see `find_zero_led`
+    Two bytes at a time, once from each of the first two places, and piece by piece as the processor's cache takes them.
     """
-    before, zero, after = data[:-2], data[1:-1], data[2:]
-    found = (after | _CASE_BIT) == _LOWER_X
-    if with_digits:
-        found |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
-    found &= zero == _DIGIT_0
-    is_edge = before == edges[0]
-    for edge in edges[1:]:
-        is_edge |= before == edge
-    found &= is_edge
-    return np.flatnonzero(found)
+    found = []
+    for start in range(0, len(data) - 1, _CACHED):
+        for shift in (0, 1):
+            piece = data[start + shift : start + shift + _CACHED]
+            view = piece[: len(piece) // 2 * 2].view("<u2")
+            is_pair = view == pairs[0]
+            for pair in pairs[1:]:
+                is_pair |= view == pair
+            found.append(2 * np.flatnonzero(is_pair) + (start + shift))
+    return np.concatenate(found)
 
 
 def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
@@ -252,18 +248,19 @@ def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
     num_rows : how many records fit the header
     with_digits : whether 007 is looked for, or only 0x07
     """
-    content = b"\n" + block.content + b"\n"
-    data = np.frombuffer(content, dtype=np.uint8)
+    data = np.frombuffer(b"\n" + block.content + b"\n", dtype=np.uint8)
     mark = block.separator.encode()[-1]
-    edges = [mark, _NEWLINE, _BLANK, *(byte for byte in b'"\r' if content.find(byte) >= 0)]
-    places = np.concatenate(
-        [
-            start + _find_zeros(data[start : start + _CACHED + 2], edges, with_digits)
-            for start in range(0, len(block.content), _CACHED)
-        ]
-    )
-    after_blank = data[places] == _BLANK  # which stands for an edge only behind another one
-    places = places[~after_blank | np.isin(data[places - 1], edges)]
+    edges = [mark, _NEWLINE, _BLANK, *(byte for byte in b'"\r' if block.content.find(byte) >= 0)]
+    places = _find_pairs(data, [edge | _DIGIT_0 << 8 for edge in edges])
+    after = data[places + 2]
+    follows = (after | _CASE_BIT) == _LOWER_X
+    if with_digits:
+        follows |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
+    places = places[follows]
+    is_edge = np.zeros(256, dtype=bool)
+    is_edge[edges] = True
+    is_blank = data[places] == _BLANK  # which stands for an edge only behind another one
+    places = places[~is_blank | is_edge[data[places - 1]]]
     if not len(places):
         return set()
     data = data[1:-1]

@@ -145,11 +145,11 @@ def _cut(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -
         if separator is None:
             separator = detect_separator(rest, not is_open, name)
         is_last = not is_open and len(rest) <= wanted
-        window = rest if is_last else rest[:wanted]
-        _check_nul(window, line, offset, name)
+        stop = len(rest) if is_last else wanted
+        _check_nul(rest, stop, line, offset, name)
         if is_last:
-            _check_last_quotes(window, separator, line, name)
-        end = len(window) if is_last else _find_end(window, separator, line, name)
+            _check_last_quotes(rest, separator, line, name)
+        end = stop if is_last else _find_end(rest, stop, separator, line, name)
         if not end and rest:  # one record is longer than a block
             if wanted > MAX_RECORD_BYTES:
                 raise PipelineError(
@@ -158,8 +158,9 @@ def _cut(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -
             wanted *= 2
             continue
         wanted = size
-        yield _Text(rest[:end], line, offset), separator
-        line, offset, rest = line + count_lines(rest[:end]), offset + end, rest[end:]
+        content = rest[:end]
+        yield _Text(content, line, offset), separator
+        line, offset, rest = line + count_lines(content), offset + end, rest[end:]
 
 
 def _fill(rest: bytes, stream: Iterator[bytes], size: int) -> tuple[bytes, bool]:
@@ -173,8 +174,8 @@ def _fill(rest: bytes, stream: Iterator[bytes], size: int) -> tuple[bytes, bool]
     return b"".join(waiting), False
 
 
-def _check_nul(content: bytes, line: int, offset: int, name: str) -> None:
-    nul = content.find(b"\0")
+def _check_nul(content: bytes, stop: int, line: int, offset: int, name: str) -> None:
+    nul = content.find(b"\0", 0, stop)
     if nul < 0:
         return
     if not offset and content[:200].count(b"\0") * 3 > len(content[:200]):
@@ -193,40 +194,34 @@ def count_lines(content: bytes) -> int:
     return ends + content.count(b"\r") - content.count(b"\r\n")
 
 
-def _find_end(content: bytes, separator: str, line: int, name: str) -> int:
-    """Return where the last whole record ends, 0 when there is none."""
-    ends = _Ends(content)
-    if b'"' not in content:
-        return ends.find_last(len(content))
-    inside = _find_quoted(content, separator)
-    if inside is None:
-        return _find_end_by_fields(content, separator, line, name)
-    # `inside` holds the places of the quotes, in pairs; an odd one at the end opens a field that is still going on.
-    end = ends.find_last(len(content))
+def _find_end(content: bytes, stop: int, separator: str, line: int, name: str) -> int:
+    """Return where the last whole record before `stop` ends, 0 when there is none."""
+    if content.find(b'"', 0, stop) < 0:
+        return _find_last_end(content, stop, stop)
+    quotes = _find_quotes(content, stop, separator)
+    if quotes is None:
+        return _find_end_by_fields(content[:stop], separator, line, name)
+    end = _find_last_end(content, stop, stop)
     while end:
-        before = int(np.searchsorted(inside, end))
-        if before % 2 == 0:
+        before = int(np.searchsorted(quotes, end))
+        if before % 2 == 0:  # they pair up, so the place is outside of quotes
             return end
-        end = ends.find_last(int(inside[before - 1]))
+        end = _find_last_end(content, int(quotes[before - 1]), stop)
     return 0
 
 
-class _Ends:
-    """The ends of lines in a text."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._mark = b"\n" if b"\n" in content else b"\r"
-
-    def find_last(self, stop: int) -> int:
-        """Return the place after the last end of a line before `stop`, 0 when there is none."""
-        place = self._content.rfind(self._mark, 0, stop)
-        if self._mark == b"\r" and place == len(self._content) - 1:  # a line feed may be yet to come
-            place = self._content.rfind(self._mark, 0, max(place, 0))
+def _find_last_end(content: bytes, before: int, stop: int) -> int:
+    """Return the place after the last end of a line before a place, 0 when there is none; `stop` ends the text."""
+    place = content.rfind(b"\n", 0, before)
+    if place >= 0 or content.find(b"\n", 0, stop) >= 0:
         return place + 1
+    place = content.rfind(b"\r", 0, before)
+    if place == stop - 1:  # a line feed may be yet to come
+        place = content.rfind(b"\r", 0, place)
+    return place + 1
 
 
-def _find_quoted(content: bytes, separator: str) -> NDArray[np.int64] | None:
+def _find_quotes(content: bytes, stop: int, separator: str) -> NDArray[np.int64] | None:
     """Return the places of all quotes when each opens or closes a field or is doubled within one, else None.
 
     A field opens after a separator or the end of a line and closes before one, so the quotes pair up.
@@ -234,7 +229,7 @@ def _find_quoted(content: bytes, separator: str) -> NDArray[np.int64] | None:
     mark = separator.encode()
     if len(mark) > 1:
         return None
-    data = np.frombuffer(content, dtype=np.uint8)
+    data = np.frombuffer(content, dtype=np.uint8, count=stop)
     quotes = np.flatnonzero(data == _QUOTE)
     is_edge = np.zeros(256, dtype=bool)
     is_edge[[mark[0], _NEWLINE, _RETURN]] = True
@@ -256,13 +251,12 @@ def _quoted_field(separator: str) -> re.Pattern[bytes]:
 
 def _find_end_by_fields(content: bytes, separator: str, line: int, name: str) -> int:
     """Return where the last whole record ends, in a text where quotes stand within unquoted fields too."""
-    ends = _Ends(content)
-    end = ends.find_last(len(content))
+    end = _find_last_end(content, len(content), len(content))
     for match in _quoted_field(separator).finditer(content):
         if match.group(1) is None and match.end() < len(content):
             raise _quote_error(content, match.start(), line, name)
         if match.group(1) is None or match.end() >= end > match.start():
-            end = min(end, ends.find_last(match.start()))
+            end = min(end, _find_last_end(content, match.start(), len(content)))
             break
     return end
 
@@ -271,7 +265,7 @@ def _check_last_quotes(content: bytes, separator: str, line: int, name: str) -> 
     """Raise when a quoted field does not end: PyArrow would swallow the records that follow it without a word."""
     if b'"' not in content:
         return
-    quotes = _find_quoted(content, separator)
+    quotes = _find_quotes(content, len(content), separator)
     if quotes is not None and len(quotes) % 2 == 0:
         return
     for match in _quoted_field(separator).finditer(content):

@@ -31,7 +31,7 @@ TABLES = (b"PAR1", b"ARROW1")
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".zst", ".parquet", ".arrow", ".feather")
 MAX_EXPANSION = 200  # tables shrink tenfold or twentyfold; what grows more than this is a bomb
-PIECE_BYTES = 1024 * 1024
+PIECE_BYTES = 4 * 1024 * 1024
 STDIN = "-"
 
 Progress = Callable[[int], object]
@@ -304,7 +304,7 @@ class SourceReader:
             stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), self._packing)
             while piece := stream.read(PIECE_BYTES):
                 size += len(piece)
-                if size > MAX_EXPANSION * self.source.size + 4 * PIECE_BYTES:
+                if size > MAX_EXPANSION * self.source.size + PIECE_BYTES:
                     raise PipelineError(
                         f"{name} grows more than {MAX_EXPANSION}-fold when it is unpacked, which no table does. "
                         "If it is one, unpack it yourself and name the result: --source FILE"

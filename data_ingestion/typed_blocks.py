@@ -23,7 +23,7 @@ _TEXTS = (pa.string(), LEVELS)
 MAX_INTEGER = 10**18 - 1  # 18 digits
 _FIRST_MOMENT = -62_135_596_800_000_000  # year 1, in microseconds since 1970
 _DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _BLANK, _NEWLINE = 48, 57, 120, 32, 32, 10
-_CACHED = 64 * 1024
+_CACHED = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -248,22 +248,24 @@ def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
     num_rows : how many records fit the header
     with_digits : whether 007 is looked for, or only 0x07
     """
-    data = np.frombuffer(b"\n" + block.content + b"\n", dtype=np.uint8)
+    data = np.frombuffer(block.content, dtype=np.uint8)
     mark = block.separator.encode()[-1]
     edges = [mark, _NEWLINE, _BLANK, *(byte for byte in b'"\r' if block.content.find(byte) >= 0)]
     places = _find_pairs(data, [edge | _DIGIT_0 << 8 for edge in edges])
-    after = data[places + 2]
+    places = places[places < len(data) - 2]
+    is_edge = np.zeros(256, dtype=bool)
+    is_edge[edges] = True
+    is_blank = data[places] == _BLANK  # which stands for an edge only behind another one
+    places = places[~is_blank | (places == 0) | is_edge[data[places - 1]]] + 1
+    if data[0] == _DIGIT_0 and len(data) > 1:
+        places = np.append(places, 0)
+    after = data[places + 1]
     follows = (after | _CASE_BIT) == _LOWER_X
     if with_digits:
         follows |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
     places = places[follows]
-    is_edge = np.zeros(256, dtype=bool)
-    is_edge[edges] = True
-    is_blank = data[places] == _BLANK  # which stands for an edge only behind another one
-    places = places[~is_blank | is_edge[data[places - 1]]]
     if not len(places):
         return set()
-    data = data[1:-1]
     if len(block.separator.encode()) > 1 or b'"' in block.content:
         return set(block.header)
     ends = np.flatnonzero((data == ord(block.separator)) | (data == _NEWLINE))

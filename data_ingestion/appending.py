@@ -18,7 +18,7 @@ from data_ingestion.handoff import Lineage, Workspace, sha256_json
 from data_ingestion.load_writer import REJECT_COLUMNS, LoadWriter, format_record, reorder_record
 from data_ingestion.loading import Outputs, Progress, Reading, read_sources
 from data_ingestion.schema import Column, Contract, count_of
-from data_ingestion.sources import SourceReader
+from data_ingestion.source_reader import SourceReader
 from data_ingestion.typed_blocks import Layout
 from data_ingestion.validation import Reject, raw_schema
 

@@ -27,7 +27,8 @@ from data_ingestion.schema import Contract, count_of, join_names
 if TYPE_CHECKING:
     from data_ingestion.load_writer import LoadWriter
     from data_ingestion.loading import Progress, Reading
-    from data_ingestion.sources import Source, SourceReader
+    from data_ingestion.source_reader import SourceReader
+    from data_ingestion.sources import Source
 
 LIBRARIES = ("pyarrow", "numpy")
 
@@ -110,7 +111,7 @@ def describe_lineage(
 def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source: str) -> None:
     """Read the sources, hold them against the contract, and write the outputs together."""
     from data_ingestion.load_report import describe_load
-    from data_ingestion.sources import SourceReader
+    from data_ingestion.source_reader import SourceReader
 
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
     lineage = describe_lineage(workspace, found, current, params)
@@ -237,7 +238,8 @@ def append(workspace: Workspace, params: LoadParams, reader: "SourceReader") -> 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(LoadParams, argv, __doc__ or "")
-    from data_ingestion.sources import SourceReader, open_sources
+    from data_ingestion.source_reader import SourceReader
+    from data_ingestion.sources import open_sources
 
     given = params.append or params.source
     with files.open_workspace(params.root) as workspace, open_sources(given, workspace) as (found, source):

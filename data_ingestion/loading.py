@@ -17,7 +17,7 @@ from data_ingestion.csv_reader import Block, read_blocks
 from data_ingestion.handoff import PipelineError
 from data_ingestion.profiling import ColumnFacts, Profile, RowSample, find_facts, take_head
 from data_ingestion.schema import Column, join_names
-from data_ingestion.sources import SourceReader
+from data_ingestion.source_reader import SourceReader
 from data_ingestion.texts import Texts, count_texts
 from data_ingestion.typed_blocks import Layout, read_block, read_texts
 from data_ingestion.validation import CheckedBlock, Finding, Reject, Tally, check_block, check_columns

@@ -3,6 +3,7 @@
 Works on one block at a time. What is remarked on but not refused is counted, with the first lines.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -247,14 +248,22 @@ def build_rejected(rejects: Sequence[Reject]) -> pa.Table:
 
 @dataclass
 class Tally:
-    """How many rows were read, and how many set aside for what reason, the first faults among them."""
+    """How many rows were read, and how many set aside for what reason.
+
+    Parameters
+    ----------
+    rows, kept : all, and those that fit
+    without_target, faults : those set aside
+    too_long : faults that have more fields than the header
+    first_faults : the first five
+    """
 
     rows: int = 0
     kept: int = 0
     without_target: int = 0
     faults: int = 0
+    too_long: int = 0
     first_faults: list[Reject] = field(default_factory=list)
-    by_column: dict[str | None, Finding] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
@@ -270,8 +279,15 @@ class Tally:
                 self.without_target += 1
                 continue
             self.faults += 1
+            self.too_long += reject.column is None and _has_too_many(reject.reason)
             if len(self.first_faults) < SHOWN:
                 self.first_faults.append(reject)
+
+
+def _has_too_many(reason: str) -> bool:
+    """Return whether a record was set aside for having more fields than the header."""
+    expected, got = (int(number) for number in re.findall(r"\d+", reason))
+    return got > expected
 
 
 def check_limits(
@@ -302,10 +318,15 @@ def check_faults(tally: Tally, source: str, max_rejected: float) -> None:
         return
     shown = "; ".join(f"{name_line(reject, source)}: {reject.reason}" for reject in tally.first_faults)
     more = f" (+{tally.faults - SHOWN} more)" if tally.faults > SHOWN else ""
+    repair = "Mend them, edit data/schema.yaml (kind, missing, nullable), or raise --max-rejected."
+    if 2 * tally.too_long > tally.rows:
+        repair = (
+            "If numbers are written with a decimal comma, save the file with another separator, or with quotes around "
+            "such numbers."
+        )
     raise PipelineError(
         f"{source}: {tally.faults:,} of {tally.rows:,} rows are at fault, more than max_rejected "
-        f"({max_rejected:.2%}) allows. {shown}{more}. Mend them, edit data/schema.yaml (kind, missing, nullable), "
-        "or raise --max-rejected."
+        f"({max_rejected:.2%}) allows. {shown}{more}. {repair}"
     )
 
 

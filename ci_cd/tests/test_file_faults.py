@@ -1,16 +1,22 @@
 """Bad source files: refused in one line with everything on disk as it was, or only the bad rows set aside."""
 
+import bz2
+import gzip
 import os
+import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import REPOSITORY, STAGES, clean_environment
 from small_runs import assert_refused, edit_schema, snapshot
 
-from data_ingestion import sources
+from data_ingestion import source_reader
 
+posix = pytest.mark.skipif(os.name != "posix", reason="asks the system for a process's peak memory")
 HEADER = "size,color,day,code,price"
 ROWS = 200
 TARGET = ("--target", "price")
@@ -84,7 +90,7 @@ REFUSED = {
     "10-nul-byte": (encode(lines(L3="1,re\0d,2024-01-01,1,2")), ["my.csv line 3: a NUL byte (offset 58)"]),
     "12-decimal-comma-in-comma-file": (
         encode([HEADER, *("1,5,red,2024-01-01,7,2,5" for _ in range(30))]),
-        ["30 of 30 rows", "line 2: expected 5 fields, got 7"],
+        ["30 of 30 rows", "line 2: expected 5 fields, got 7", "a decimal comma", "another separator"],
     ),
     "13-quote-does-not-end": (
         encode(lines(L7='1,"red,2024-01-01,1,2')),
@@ -207,8 +213,8 @@ def test_source_that_grows_while_it_is_read_is_refused(
         return piece
 
     content = encode(lines(L3=good_line(77)))
-    real = sources.HashingReader.read
-    monkeypatch.setattr(sources.HashingReader, "read", read_then_append)
+    real = source_reader.HashingReader.read
+    monkeypatch.setattr(source_reader.HashingReader, "read", read_then_append)
     assert_refused(load(content), "my.csv changed while it was read")
     assert snapshot(root) == loaded
 
@@ -228,7 +234,26 @@ ACCEPTED = {
     "blank-lines": (encode(lines()).replace(b"\n", b"\n\n"), ""),
     "blanks-around-values": (encode(lines()).replace(b",", b" , "), ""),
     "24-columns-reordered": (encode([",".join(reversed(line.split(","))) for line in lines()]), ""),
+    "every-cell-in-quotes": (encode([",".join(f'"{cell}"' for cell in line.split(",")) for line in lines()]), ""),
+    "some-cells-in-quotes": (encode([line.replace("red", '"red"').replace("blue", '"blue"') for line in lines()]), ""),
+    "12-semicolon-and-decimal-comma": (
+        encode([line.replace(",", ";").replace(".", ",") for line in lines()]),
+        "read as numbers with a decimal comma",
+    ),
+    "12-tab-and-decimal-comma": (
+        encode([line.replace(",", "\t").replace(".", ",") for line in lines()]),
+        "read as numbers with a decimal comma",
+    ),
+    "blank-lines-at-both-ends": (b"\n\r\n" + encode(lines()) + b"\n\n\n", ""),
+    "byte-order-mark-and-carriage-returns": (encode(lines(), newline="\r\n", encoding="utf-8-sig"), ""),
+    "old-newlines": (encode(lines(), newline="\r"), ""),
+    "numbers-with-a-plus": (encode([lines()[0], *("+" + line for line in lines()[1:])]), ""),
+    "numbers-with-more-digits": (encode([lines()[0], *(line + "0" for line in lines()[1:])]), ""),
+    "dates-with-a-time": (encode([re.sub(r"(2024-01-..)", r"\1 00:00:00", line) for line in lines()]), ""),
+    "gzip": (gzip.compress(encode(lines())), "unpacked with gzip"),
+    "bzip2": (bz2.compress(encode(lines())), "unpacked with bzip2"),
 }
+assert len(ACCEPTED) >= 20
 
 
 @pytest.mark.parametrize(("content", "said"), ACCEPTED.values(), ids=ACCEPTED)
@@ -241,9 +266,10 @@ def test_form_of_the_file_does_not_change_the_table(
     if first:
         for path in (root / "data").glob("*.*"):
             path.unlink()
-    done = load(content, *(["--infer"] if said.startswith("separated") else []))
-    assert done.returncode == 0, done.stderr
+    done = load(content, *(["--infer"] if said.startswith(("separated", "read as numbers")) else []))
+    assert (done.returncode, done.stderr) == (0, "")
     assert said in done.stdout
+    assert [line for line in done.stdout.splitlines() if "set aside" in line or ("note:" in line and not said)] == []
     found = pq.read_table(root / "data" / "raw.parquet")
     assert found.select(expected.column_names).equals(expected)
 
@@ -360,3 +386,35 @@ def test_value_out_of_range_is_kept_and_said_or_set_aside_as_the_contract_says(l
     load(encode(lines(L5="900,red,2024-01-01,107,12")))
     (row,) = pq.read_table(root / "data" / "rejected.parquet").to_pylist()
     assert row["reason"] == 'column "size" expects 0.0 to 49.75, got "900"'
+
+
+# Files larger than memory should be
+
+
+@posix
+def test_memory_stays_bounded_whatever_the_size(root: Path, tmp_path: Path) -> None:
+    """33: a file of 200 MB in 450 MB, the interpreter and its libraries included."""
+    source = tmp_path / "large.csv"
+    block = "".join(
+        f"{i},{i / 7:.6f},{'abcdefgh'[i % 8] * 20},2024-01-{i % 28 + 1:02},{i % 997}\n" for i in range(20_000)
+    )
+    with source.open("w", encoding="utf-8") as file:
+        file.write("number,ratio,name,day,price\n")
+        while file.tell() < 200_000_000:
+            file.write(block)
+    script = [sys.executable, REPOSITORY / STAGES["load"], "--root", root, "--source", source, *TARGET]
+    with subprocess.Popen(script, env=clean_environment(), stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert usage.ru_maxrss * unit < 450_000_000
+    assert pq.read_metadata(root / "data" / "raw.parquet").num_rows == (source.stat().st_size // len(block)) * 20_000
+
+
+def test_table_of_two_thousand_columns_is_read(load: Load, root: Path) -> None:
+    header = ",".join(f"c{i}" for i in range(2000)) + ",price"
+    rows = [",".join(str((i * j) % 97 / 4) for j in range(1, 2001)) + f",{i * 3 % 101}" for i in range(60)]
+    done = load(encode([header, *rows]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pq.read_metadata(root / "data" / "raw.parquet").num_columns == 2001

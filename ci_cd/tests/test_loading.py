@@ -22,7 +22,8 @@ from data_ingestion.handoff import Workspace
 from data_ingestion.inferring import start_inference
 from data_ingestion.loading import Outputs
 from data_ingestion.schema import Contract
-from data_ingestion.sources import SourceReader, find_sources
+from data_ingestion.source_reader import SourceReader
+from data_ingestion.sources import find_sources
 from data_ingestion.validation import find_unexpected_rows
 
 Load = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -18,7 +18,8 @@ from conftest import REPOSITORY, STAGES, clean_environment
 from small_runs import assert_refused
 
 from data_ingestion.handoff import PipelineError, Workspace
-from data_ingestion.sources import SourceReader, find_sources
+from data_ingestion.source_reader import SourceReader
+from data_ingestion.sources import find_sources
 
 TABLE = pa.table(
     {

@@ -1,0 +1,228 @@
+"""One file of the source as pieces of CSV text in UTF-8, whatever it is: packed, a table, or in another encoding.
+
+A fault of the file is refused at once. It may be read more than once, and must not change meanwhile.
+"""
+
+import codecs
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING
+
+from data_ingestion.handoff import PipelineError, sha256_file
+from data_ingestion.sources import Source
+
+if TYPE_CHECKING:
+    from data_ingestion.source_tables import TableFile
+
+REFUSED = {  # by their first bytes: what people name by mistake
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+}
+PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+TABLES = (b"PAR1", b"ARROW1")
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MAX_EXPANSION = 200  # tables shrink tenfold or twentyfold; what grows more than this is a bomb
+PIECE_BYTES = 4 * 1024 * 1024
+
+Progress = Callable[[int], object]
+
+
+class SourceReader:
+    """The text of one file; it may be read again from the start.
+
+    Parameters
+    ----------
+    source : the file
+
+    Raises
+    ------
+    PipelineError : it is no text or table, or is damaged
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.notes: list[str] = []
+        self.sha256 = ""
+        with self._open() as raw:
+            head = raw.read(8)
+        for first_bytes, title in REFUSED.items():
+            if head.startswith(first_bytes):
+                raise PipelineError(f"{source.name} is {title}, expected a CSV file. Save it as CSV in UTF-8.")
+        self._packing = next((title for first, title in PACKINGS.items() if head.startswith(first)), None)
+        if self._packing:
+            self.notes.append(f"unpacked with {'bzip2' if self._packing == 'bz2' else self._packing}")
+            head = self._read_unpacked_head()
+        self.is_table = head.startswith(TABLES)
+        mark = next((mark for mark in MARKS if head.startswith(mark)), b"")
+        self.encoding = (source.encoding or MARKS.get(mark, "utf-8")).lower()
+        if self.is_table:
+            self.notes.append("read as the table it is")
+        elif MARKS.get(mark) == "utf-16" and not source.encoding:
+            self.notes.append("read as UTF-16, which its byte-order mark announces")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as err:
+            raise PipelineError(f'unknown encoding "{self.encoding}". Known: utf-8, utf-16, latin-1, cp1252.') from err
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file is CSV text in UTF-8 as it stands, so that any place of it can be read by itself."""
+        return not self.is_table and self._packing is None and codecs.lookup(self.encoding).name == "utf-8"
+
+    def read_pieces(self, count: int, length: int) -> list[bytes]:
+        """Return lines from places spread evenly over a plain file, the last piece up to its end.
+
+        A newline within quotes may be taken for the end of a record: good enough for a first look.
+        """
+        pieces = []
+        with self._open() as raw:
+            for number in range(1, count + 1):
+                raw.seek(max(0, (self.source.size - length) * number // count))
+                piece = raw.read(length)
+                piece = piece[piece.find(b"\n") + 1 :]
+                pieces.append(piece if number == count else piece[: piece.rfind(b"\n") + 1])
+        return [piece for piece in pieces if _is_readable(piece)]
+
+    def iterate(self, progress: Progress | None = None) -> Iterator[bytes]:
+        """Yield the text in UTF-8 without byte-order mark, piece by piece; at the end `sha256` is known.
+
+        Parameters
+        ----------
+        progress : called with the number of bytes of the file read so far
+
+        Raises
+        ------
+        PipelineError : the file is damaged, not of its encoding, or has changed since it was found
+        """
+        if self.is_table:
+            yield from self._iterate_table(progress)
+            return
+        with self._open() as raw:
+            hashing = HashingReader(raw, self.source.size, progress)
+            pieces = self._unpack(hashing) if self._packing else iter(lambda: hashing.read(PIECE_BYTES), b"")
+            yield from self._decode(pieces)
+            while hashing.read(PIECE_BYTES):
+                pass
+        self.sha256 = hashing.hexdigest()
+        check_unchanged(self.source)
+
+    def _iterate_table(self, progress: Progress | None) -> Iterator[bytes]:
+        self.sha256 = sha256_file(self.source.path)
+        table = self._open_table()
+        try:
+            for share, text in table.iterate_csv():
+                if progress is not None:
+                    progress(int(share * self.source.size))
+                yield text
+        finally:
+            table.close()
+        check_unchanged(self.source)
+
+    def _open_table(self) -> "TableFile":
+        from data_ingestion.source_tables import TableFile
+
+        if not self._packing:
+            return TableFile(self.source.path, self.source.name)
+        raise PipelineError(
+            f"{self.source.name} is a table packed with {self._packing}. Unpack it, then name the result: --source FILE"
+        )
+
+    def _open(self) -> IO[bytes]:
+        try:
+            return self.source.path.open("rb")
+        except OSError as err:
+            raise PipelineError(
+                f"{self.source.path} cannot be read: {err.strerror}. Mend that, then run the command again."
+            ) from err
+
+    def _read_unpacked_head(self) -> bytes:
+        with self._open() as raw:
+            return next(self._unpack(HashingReader(raw, self.source.size, None)), b"")[:8]
+
+    def _unpack(self, raw: "HashingReader") -> Iterator[bytes]:
+        """Yield the content after gzip, bzip2 or zstd is undone."""
+        import pyarrow as pa
+
+        name, size = self.source.name, 0
+        title = "bzip2" if self._packing == "bz2" else self._packing
+        try:
+            stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), self._packing)
+            while piece := stream.read(PIECE_BYTES):
+                size += len(piece)
+                if size > MAX_EXPANSION * self.source.size + PIECE_BYTES:
+                    raise PipelineError(
+                        f"{name} grows more than {MAX_EXPANSION}-fold when it is unpacked, which no table does. "
+                        "If it is one, unpack it yourself and name the result: --source FILE"
+                    )
+                yield piece
+        except (OSError, EOFError, pa.ArrowException) as err:
+            raise PipelineError(
+                f"{name} is cut short or damaged: it cannot be unpacked with {title}. Copy it again."
+            ) from err
+
+    def _decode(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the text in UTF-8; UTF-8 itself goes on as it is, and whoever casts it finds what is not valid."""
+        if codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig"):
+            first = next(pieces, b"")
+            yield first.removeprefix(codecs.BOM_UTF8)
+            yield from pieces
+            return
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        try:
+            for piece in pieces:
+                yield decoder.decode(piece).removeprefix("\ufeff").encode()
+            yield decoder.decode(b"", final=True).encode()
+        except UnicodeError as err:
+            begins = "begins like UTF-16 but is not" if self.encoding == "utf-16" else f"is not {self.encoding}"
+            raise PipelineError(f"{self.source.name} {begins}: {err}. Save it as UTF-8.") from err
+
+
+def _is_readable(piece: bytes) -> bool:
+    """Return whether a piece of a file is text with whole quotes; what is wrong with it is found when all is read."""
+    if not piece.strip() or piece.count(b'"') % 2 or b"\0" in piece:
+        return False
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class HashingReader:
+    """Reads a file as long as it was when it was found, hashes what it reads, and tells how far it is."""
+
+    def __init__(self, file: IO[bytes], length: int, progress: Progress | None) -> None:
+        self._file, self._length, self._progress = file, length, progress
+        self._digest, self._size = hashlib.sha256(), 0
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        piece = self._file.read(min(size, self._length - self._size))
+        self._digest.update(piece)
+        self._size += len(piece)
+        if self._progress is not None:
+            self._progress(self._size)
+        return piece
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def close(self) -> None:
+        """Leave the file to whoever opened it."""
+        self.closed = True
+
+    def hexdigest(self) -> str:
+        """Return the sha256 of what has been read."""
+        return self._digest.hexdigest()
+
+
+def check_unchanged(source: Source) -> None:
+    """Raise when a file is no longer the one that was found."""
+    try:
+        status = source.path.stat()
+    except OSError:
+        status = None
+    if status is None or (status.st_size, status.st_mtime_ns) != (source.size, source.modified_ns):
+        raise PipelineError(f"{source.name} changed while it was read. Run the command again when its writer is done.")

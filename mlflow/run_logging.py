@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ALIAS = "challenger"
 VERSION_TAG, COMPLETE_TAG, ROOT_TAG, METRICS_TAG = "model_version", "complete", "pipeline_root", "metrics_sha256"
 MAX_PARAM_LENGTH = 500
+SHIPPED = ("data_ingestion/__init__.py", "data_ingestion/encoder.py", "models/__init__.py", "models/linear.py")
 
 
 @dataclass(frozen=True)
@@ -257,20 +258,20 @@ def build_example(model: SavedModel) -> "pd.DataFrame":
 
 
 def _log_model(run_files: RunFiles) -> "ModelInfo":
-    """Log the model with the one module of this project that its pickle needs."""
+    """Log the model with the modules of this project that its pickle needs."""
     import mlflow.sklearn
 
     manifest = run_files.model.manifest
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "data_ingestion"
-        package.mkdir()
-        for name in ("__init__.py", "encoder.py"):
-            shutil.copyfile(REPOSITORY / "data_ingestion" / name, package / name)
+        for name in SHIPPED:
+            place = Path(folder) / name
+            place.parent.mkdir(exist_ok=True)
+            shutil.copyfile(REPOSITORY / name, place)
         info: ModelInfo = mlflow.sklearn.log_model(
             run_files.model.pipeline,
             name="model",
             serialization_format="pickle",
-            code_paths=[str(package)],
+            code_paths=sorted(map(str, Path(folder).iterdir())),
             pip_requirements=[f"{name}=={version}" for name, version in manifest.libraries.items()],
             signature=build_signature(run_files.model.contract),
             input_example=build_example(run_files.model),

@@ -16,7 +16,6 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import log_loss, roc_auc_score, root_mean_squared_error
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeriesSplit
 from sklearn.pipeline import make_pipeline
@@ -25,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Strategy, Task
+from models.linear import RowwiseLogisticRegression, RowwiseRidgeCV
 
 Metric = Literal["rmse", "roc_auc", "log_loss"]
 METRICS: Mapping[Task, Metric] = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
@@ -91,12 +91,12 @@ def build_candidates(task: Task, columns: Sequence[str], y: pd.Series, seed: int
     if task == "regression":
         return {
             "dummy": DummyRegressor(strategy="mean"),
-            "linear": make_pipeline(encode, RidgeCV(alphas=np.logspace(-3, 3, 13))),
+            "linear": make_pipeline(encode, RowwiseRidgeCV(alphas=np.logspace(-3, 3, 13))),
             "boosting": HistGradientBoostingRegressor(**boosting),
         }
     return {
         "dummy": DummyClassifier(strategy="prior"),
-        "linear": make_pipeline(encode, LogisticRegression(max_iter=2000)),
+        "linear": make_pipeline(encode, RowwiseLogisticRegression(max_iter=2000)),
         "boosting": HistGradientBoostingClassifier(**boosting),
     }
 

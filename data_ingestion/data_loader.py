@@ -155,7 +155,7 @@ def infer_and_write(
 ) -> "tuple[Contract, Reading, list[str]]":
     """Infer the contract over the whole sources, write everything, and return the contract and what there is to say."""
     from data_ingestion.inferring import MAX_READINGS, start_inference
-    from data_ingestion.validation import check_limits
+    from data_ingestion.tally import check_limits
 
     limits = (params.max_rejected, params.min_rows)
     belief = start_inference(readers, source, separator, current, params.target, params.task, *limits)
@@ -184,8 +184,8 @@ def check_and_write(
 ) -> "tuple[Contract, Reading, list[str]]":
     """Hold the sources against the contract, write everything, and return what there is to say."""
     from data_ingestion.loading import read_sources
+    from data_ingestion.tally import check_limits, check_target
     from data_ingestion.typed_blocks import Layout
-    from data_ingestion.validation import check_limits, check_target
 
     contract, inferred = current
     edited = contracts.find_edited(contract, inferred)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from data_ingestion import inference, loading
 from data_ingestion import schema as contracts
-from data_ingestion.inference import Guess
+from data_ingestion.kinds import Guess
 from data_ingestion.schema import MISSING, WHOLE_FILE, Contract, join_names
 from data_ingestion.source_reader import SourceReader
+from data_ingestion.tally import check_faults, check_row_count, check_target
 from data_ingestion.typed_blocks import Layout
-from data_ingestion.validation import check_faults, check_row_count, check_target
 
 MAX_READINGS = 6  # each widens a kind, and there is not much to widen
 

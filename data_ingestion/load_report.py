@@ -5,7 +5,8 @@ from collections import Counter
 from data_ingestion.csv_reader import SEPARATORS
 from data_ingestion.loading import Reading
 from data_ingestion.schema import Contract, count_of, join_names
-from data_ingestion.validation import Finding, find_more_missing, name_line
+from data_ingestion.tally import name_line
+from data_ingestion.validation import Finding, find_more_missing
 
 MAX_LISTED = 10
 

@@ -18,9 +18,10 @@ from data_ingestion.handoff import PipelineError
 from data_ingestion.profiling import ColumnFacts, Profile, RowSample, find_facts, take_head
 from data_ingestion.schema import Column, join_names
 from data_ingestion.source_reader import SourceReader
+from data_ingestion.tally import Tally
 from data_ingestion.texts import Texts, count_texts
 from data_ingestion.typed_blocks import Layout, read_block, read_texts
-from data_ingestion.validation import CheckedBlock, Finding, Reject, Tally, check_block, check_columns
+from data_ingestion.validation import CheckedBlock, Finding, Reject, check_block, check_columns
 
 PEEK_BYTES = 4 * 1024 * 1024
 _PIECES = 16

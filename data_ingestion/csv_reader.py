@@ -251,13 +251,14 @@ def _quoted_field(separator: str) -> re.Pattern[bytes]:
 
 def _find_end_by_fields(content: bytes, separator: str, line: int, name: str) -> int:
     """Return where the last whole record ends, in a text where quotes stand within unquoted fields too."""
-    end = _find_last_end(content, len(content), len(content))
-    for match in _quoted_field(separator).finditer(content):
+    fields = list(_quoted_field(separator).finditer(content))
+    for match in fields:
         if match.group(1) is None and match.end() < len(content):
             raise _quote_error(content, match.start(), line, name)
-        if match.group(1) is None or match.end() >= end > match.start():
-            end = min(end, _find_last_end(content, match.start(), len(content)))
-            break
+    end = _find_last_end(content, len(content), len(content))
+    for match in reversed(fields):  # the last may still be going on, so the place must stand before it
+        if match.start() < end <= match.end() or (match.group(1) is None and match.start() < end):
+            end = _find_last_end(content, match.start(), len(content))
     return end
 
 

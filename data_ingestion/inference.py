@@ -84,7 +84,9 @@ def _confirm(guess: Guess, facts: ColumnFacts, tolerated: float) -> Guess:
     if column.kind in ("category", "boolean", "text"):
         return guess if facts.levels is None else guess_kind(facts.levels, tolerated)
     if column.kind in ("number", "integer") and column.decimal is None:
-        return guess_number(facts.forms, allowed) or Guess(Column(kind="category"))
+        found = guess_number(facts.forms, allowed) or Guess(Column(kind="category"))
+        # Where it was read as numbers, nobody counted the points, and one was seen before.
+        return guess if column.kind == "number" and found.column.kind == "integer" else found
     return guess if facts.faults <= allowed else Guess(Column(kind="category"))
 
 

@@ -24,6 +24,7 @@ from data_ingestion.typed_blocks import Layout, read_block, read_texts
 from data_ingestion.validation import CheckedBlock, Finding, Reject, check_block, check_columns
 
 PEEK_BYTES = 4 * 1024 * 1024
+MIN_PEEK_BYTES = 64 * 1024  # of each file, and of the beginning of each
 _PIECES = 16
 _MAX_PEEKED_FILES = 64
 
@@ -131,7 +132,7 @@ def read_sources(
     for facts in state.facts.values():
         facts.merge_levels()
     head = state.head if state.head is not None else state.sample.to_table()
-    profile = Profile(state.tally.kept, state.facts, state.sample.to_table(), state.sample.is_whole, head)
+    profile = Profile(state.sample.rows, state.facts, state.sample.to_table(), state.sample.is_whole, head)
     return Reading(state.tally, profile, list(state.findings.values()), notes)
 
 
@@ -213,8 +214,8 @@ def _take_in(state: _State, outcome: _Outcome) -> None:
         known.add(finding)
         if len(known.lines) >= 5:
             state.located |= {(finding.column, finding.rule)}
-    state.sample.add(outcome.checked.table)
-    state.head = take_head(state.head, outcome.checked.table)
+    state.sample.add(outcome.checked.rows)
+    state.head = take_head(state.head, outcome.checked.rows)
 
 
 def _write(outputs: Outputs, outcome: _Outcome) -> None:
@@ -270,11 +271,11 @@ def peek_sources(readers: Sequence[SourceReader], separator: str | None, missing
 def _peek(reader: SourceReader, separator: str | None, budget: int) -> Iterator[Block]:
     """Yield blocks of about `budget` bytes of one file."""
     mark = "," if reader.is_table else separator
-    budget = max(budget, 64 * 1024)
+    budget = max(budget, MIN_PEEK_BYTES)
     is_seekable = not reader.is_table and reader.is_plain and reader.source.size > budget
     length = budget // _PIECES if is_seekable else budget
     text = reader.iterate()
-    blocks = read_blocks(text, mark, reader.source.name, max(length, 64 * 1024))
+    blocks = read_blocks(text, mark, reader.source.name, max(length, MIN_PEEK_BYTES))
     first = next(blocks)
     yield first
     if not is_seekable:

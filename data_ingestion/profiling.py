@@ -194,10 +194,10 @@ class Profile:
 
     Parameters
     ----------
-    rows : how many rows fit the contract
+    rows : how many rows have the fields of the header
     facts : of each column, over all rows
-    sample : rows that fit the contract
-    is_whole : whether the sample holds all of them
+    sample : some of them; a value at fault is null
+    is_whole : whether the sample holds all
     head : the first thousand
     """
 

@@ -68,8 +68,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckedBlock:
-    """The rows of a block that fit, those that do not, and what was not expected."""
+    """The rows of a block with the right fields, those of them that fit, the rejects, and what was not expected."""
 
+    rows: pa.Table
     table: pa.Table
     rejects: list[Reject]
     findings: list[Finding]
@@ -133,12 +134,12 @@ def check_block(block: Block, typed: TypedBlock, layout: Layout, known: frozense
         for row, reason in _find_faults(name, column, read, unexpected):
             faults.setdefault(row, (name, reason))
     rejects = _locate(block, typed, faults, findings, known)
-    table = pa.table({name: _to_levels(values) for name, values in arrays.items()})
+    rows = table = pa.table({name: _to_levels(values) for name, values in arrays.items()})
     if faults:
         kept = np.ones(typed.num_rows, dtype=bool)
         kept[list(faults)] = False
-        table = table.filter(pa.array(kept))
-    return CheckedBlock(table, rejects, [finding for finding, _ in findings])
+        table = rows.filter(pa.array(kept))
+    return CheckedBlock(rows, table, rejects, [finding for finding, _ in findings])
 
 
 def _to_levels(values: pa.Array) -> pa.Array:

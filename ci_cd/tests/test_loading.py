@@ -18,7 +18,7 @@ from small_runs import assert_refused, edit_schema, snapshot
 
 from data_ingestion import csv_reader, loading
 from data_ingestion import schema as contracts
-from data_ingestion.handoff import Workspace
+from data_ingestion.handoff import PipelineError, Workspace
 from data_ingestion.inferring import start_inference
 from data_ingestion.loading import Outputs
 from data_ingestion.schema import Contract
@@ -208,6 +208,38 @@ messy = st.sampled_from(
         *("9" * 25, "a", 'b "c"', "1,5", "+4", "  7 ", "13/05/2024"),
     ]
 )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(messy, messy, st.sampled_from(["a", "b\nc", 'say "hi"', ""])), min_size=15, max_size=60),
+    st.sampled_from([0.0, 0.02, 0.2]),
+    st.integers(40, 400),
+    st.booleans(),
+)
+def test_small_cuts_and_a_short_first_look_find_what_one_look_at_the_whole_finds(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], tolerated: float, size: int, quoted: bool
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "cuts"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+    writer.writerows([("a", "b", "c", "y"), *((*row, i + 0.5) for i, row in enumerate(rows))])
+    content = text.getvalue().encode()
+    with pytest.MonkeyPatch.context() as patch:
+        whole = infer_or_refuse(folder, content, tolerated)
+        patch.setattr(csv_reader, "BLOCK_BYTES", size)
+        patch.setattr(loading, "PEEK_BYTES", size)
+        patch.setattr(loading, "MIN_PEEK_BYTES", size)
+        assert infer_or_refuse(folder, content, tolerated) == whole
+
+
+def infer_or_refuse(folder: Path, content: bytes, tolerated: float) -> tuple[object, object]:
+    """The contract and the rows, or the message of the refusal."""
+    try:
+        contract, table = infer(folder, content, "y", tolerated)
+    except PipelineError as err:
+        return str(err), None
+    return contract, table.to_pydict()
 
 
 @settings(max_examples=150, deadline=None)

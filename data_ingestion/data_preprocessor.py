@@ -99,6 +99,8 @@ def describe_features(contract: Contract) -> list[dict[str, object]]:
             "false_values": column.false_values or ["false"],
             "format": column.format or contracts.ISO,
             "decimal": column.decimal or ".",
+            "thousands": column.thousands,
+            "currency": column.currency,
             "categories": column.categories or [],
         }
         for name, column in contract.features.items()
@@ -186,6 +188,10 @@ def describe_rows(prepared: Prepared, leaks: "Sequence[Finding]", params: Prepro
 
     *first, last = [f"{count:,} {side}" for side, count in prepared.count_rows().items()]
     lines = [f"split {params.split}: {', '.join(first)} and {last} rows", *describe_encoding(prepared.encoding)]
+    repeats = prepared.scan.count_repeats()
+    if repeats:
+        about = "about " if prepared.scan.share < 1 else ""
+        lines.append(f"  {about}{repeats:,} rows repeat another one exactly")
     if prepared.n_learnt_from < len(prepared.scan.sides):
         lines.append(f"  learnt from a sample of {prepared.n_learnt_from:,} rows")
     for finding in leaks:

@@ -31,7 +31,6 @@ MISSING_CODE = -2  # no category at all
 ISO = "iso"
 MAX_NUMBER = 1e30  # as in the contract
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-COMMA_NUMBER = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?", re.ASCII)  # 1.234,5
 INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 ISO_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")  # what a typed date becomes in JSON
@@ -143,15 +142,29 @@ def _trim(value: object) -> object:
 
 def _parse_number(value: object, column: Mapping[str, object]) -> float:
     is_integer = column["kind"] == "integer"
-    has_comma = not is_integer and column.get("decimal") == ","
     if isinstance(value, str):
-        if not (INTEGER if is_integer else COMMA_NUMBER if has_comma else NUMBER).fullmatch(value):
+        value = value if is_integer else _normalize_number(value, column)
+        if not (INTEGER if is_integer else NUMBER).fullmatch(value):
             raise ValueError("not written as one")
-        value = value.replace(".", "").replace(",", ".") if has_comma else value
     number = float(value)  # type: ignore[arg-type]
     if not abs(number) <= MAX_NUMBER or (is_integer and not number.is_integer()):
         raise ValueError("too large, or not whole")
     return number
+
+
+def _normalize_number(text: str, column: Mapping[str, object]) -> str:
+    """Return a text such as 1.234,5 or $ 1,234.5 as 1234.5, where the contract says that numbers are written so."""
+    decimal, thousands, currency = (column.get(key) for key in ("decimal", "thousands", "currency"))
+    if decimal in (None, ".") and not thousands and not currency:
+        return text
+    if currency:
+        sign = re.escape(str(currency))
+        text = re.sub(rf"^([+-]?)\s*{sign}\s*|\s*{sign}$", r"\1", text)
+    thousands = str(thousands or ("." if decimal == "," else ""))
+    grouped = rf"\d{{1,3}}({re.escape(thousands)}\d{{3}})+|" if thousands else ""
+    if not re.fullmatch(rf"[+-]?({grouped}\d+)({re.escape(str(decimal or '.'))}\d+)?", text, re.ASCII):
+        raise ValueError("not written as one")
+    return (text.replace(thousands, "") if thousands else text).replace(str(decimal or "."), ".")
 
 
 def _parse_word(value: object, column: Mapping[str, object]) -> float:

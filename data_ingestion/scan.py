@@ -18,7 +18,8 @@ from data_ingestion.splitter import SIDES, TRAIN, Split
 
 MAX_SAMPLE_ROWS = 1_000_000  # up to so many rows, all are learnt from
 MAX_AUDIT_ROWS = 20_000  # more rows move no figure of the leak audit across its limit
-MAX_CONTENTS = 16_000_000  # up to so many rows, all are looked at for duplicates
+MAX_CONTENTS = 16_000_000  # up to so many rows, all are looked at for duplicates across the split
+MAX_COUNTED = 2_000_000  # and where none can stand across it, to be counted
 N_FOLDS = 5  # of the cross-fitting of target means
 _HALF = np.uint64(32)  # bits: a share of N_FOLDS is quicker than a remainder
 _FOLD_SALT = np.uint64(0x6A09_E667_F3BC_C909)
@@ -32,15 +33,21 @@ class Scan:
     ----------
     sides : (n_rows,) side of each row, a place in splitter.SIDES
     folds : (n_rows,) fold of each row; rows that stand together in the split stand together here
-    contents : (n_contents,) hash of features and target of the rows looked at for duplicates: all up to MAX_CONTENTS,
-        beyond that all copies of a stable share of the contents; none where the split itself keeps duplicates together
+    contents : (n_contents,) hash of features and target of the rows looked at for duplicates: all up to MAX_CONTENTS
+        (MAX_COUNTED where the split itself keeps them together), beyond that all copies of a stable share of them
     content_sides : (n_contents,) on which side each of them stands
+    share : the share of the contents that is looked at
     """
 
     sides: NDArray[np.uint8]
     folds: NDArray[np.uint8]
     contents: Hashes
     content_sides: NDArray[np.uint8]
+    share: float
+
+    def count_repeats(self) -> int:
+        """Return how many rows are exact copies of an earlier one; an estimate where not all are looked at."""
+        return round((len(self.contents) - len(np.unique(self.contents))) / self.share)
 
     def count_sides(self) -> dict[str, int]:
         """Return the number of rows on each side."""
@@ -91,16 +98,16 @@ def scan_rows(groups: RowGroups, contract: Contract, split: Split, threads: int 
     names = [name for name, column in contract.columns.items() if column.role != "ignored"]
     content = [*contract.features, contract.target]
     can_straddle = not set(split.decisive) <= set(content)
+    share = min(1.0, (MAX_CONTENTS if can_straddle else MAX_COUNTED) / n_rows)
 
     def scan_group(start: int, table: pa.Table) -> tuple[Scan, Sample]:
         sides, keys = split.assign(table)
-        contents = hash_rows(table, content, seed) if can_straddle else keys[:0]
-        is_looked_at = is_below(contents, MAX_CONTENTS / n_rows)
-        content_sides = sides[is_looked_at] if can_straddle else sides[:0]
+        contents = keys if set(split.decisive) == set(content) else hash_rows(table, content, seed)
+        is_looked_at = is_below(contents, share)
         folds = (((mix(keys ^ _FOLD_SALT) >> _HALF) * np.uint64(N_FOLDS)) >> _HALF).astype(np.uint8)
         places = np.flatnonzero(is_below(hash_places(start, table.num_rows, seed), MAX_SAMPLE_ROWS / n_rows))
         sample = Sample(table.select(names).take(pa.array(places)), places + start)
-        return Scan(sides, folds, contents[is_looked_at], content_sides), sample
+        return Scan(sides, folds, contents[is_looked_at], sides[is_looked_at], share), sample
 
     columns = list(dict.fromkeys([*names, *split.names, *split.decisive]))
     scans, samples = zip(*map_groups(groups, columns, scan_group, "splitting", threads), strict=True)
@@ -113,6 +120,7 @@ def _join_scans(scans: Sequence[Scan]) -> Scan:
         folds=np.concatenate([scan.folds for scan in scans]),
         contents=np.concatenate([scan.contents for scan in scans]),
         content_sides=np.concatenate([scan.content_sides for scan in scans]),
+        share=scans[0].share,
     )
 
 

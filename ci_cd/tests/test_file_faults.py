@@ -418,3 +418,12 @@ def test_table_of_two_thousand_columns_is_read(load: Load, root: Path) -> None:
     done = load(encode([header, *rows]))
     assert (done.returncode, done.stderr) == (0, "")
     assert pq.read_metadata(root / "data" / "raw.parquet").num_columns == 2001
+
+
+def test_duplicates_are_counted(load: Load, call_stage, root: Path) -> None:
+    """28: they are said, and the split keeps equal rows on one side (test_splits.py)."""
+    content = lines()
+    load(encode([*content, *content[1:31]]))
+    done = call_stage("preprocess", root)
+    assert done.returncode == 0, done.stderr
+    assert "30 rows repeat another one exactly" in done.stdout

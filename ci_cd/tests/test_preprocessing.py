@@ -242,6 +242,8 @@ TEXTS = {
         "-1.1e30",
     ],
     "comma": ["1,5", "-1.234,5", "1.234.567", "12.34", "1.5", "1234,", ",5", "+7", "1e5", "1,5e3"],
+    "dollars": ["$1,234.5", "-$ 3", "$-3", "1,234 $", "1234", "12,34", "$", "$$1", "1 $ 2", "$1,2345", "+$5", ".5"],
+    "euros": ["1.234,5 €", "€ 3", "-€3,5", "1,5", "3 EUR", "1.5€", "€€"],
     "integer": ["1", "-2", "+3", "3.0", "3.", "1.5", "1e5", "1_0", "٣", "9" * 18, "9" * 19, "007"],
     "boolean": ["yes", "NO", "Yes", "y", "1", "0", "true", "ja"],
     "datetime": [
@@ -264,12 +266,14 @@ TEXTS = {
 FORMS = {
     "number": Column(kind="number"),
     "comma": Column(kind="number", decimal=","),
+    "dollars": Column(kind="number", thousands=",", currency="$"),
+    "euros": Column(kind="number", decimal=",", currency="€"),
     "integer": Column(kind="integer"),
     "boolean": Column(kind="boolean", true_values=["yes"], false_values=["no"]),
     "datetime": Column(kind="datetime"),
 }
 texts_of = {
-    kind: st.one_of(st.sampled_from(texts), st.text("0123456789+-.,eE_:TZ", max_size=20))
+    kind: st.one_of(st.sampled_from(texts), st.text("0123456789+-.,eE_:TZ$€ ", max_size=20).map(str.strip))
     for kind, texts in TEXTS.items()
 }
 
@@ -281,7 +285,8 @@ def load_text(text: str, form: str) -> object:
 
 
 def encode_text(text: str, form: str) -> object:
-    caster = TypeCaster(describe(c={"kind": FORMS[form].kind, "decimal": FORMS[form].decimal})).fit(None)
+    keys = ("kind", "decimal", "thousands", "currency")
+    caster = TypeCaster(describe(c={key: getattr(FORMS[form], key) for key in keys})).fit(None)
     try:
         value = caster.transform(pd.DataFrame({"c": pd.Series([text], dtype=object)}))
     except ValueError:

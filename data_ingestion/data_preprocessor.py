@@ -219,7 +219,7 @@ def preprocess(workspace: Workspace, params: PreprocessParams) -> None:
         print("data/processed.parquet is up to date with data/raw.parquet")
         return
     Thread(target=import_encoder, daemon=True).start()
-    with files.open_parquet(workspace.raw, contracts.LOADER) as raw:
+    with files.open_parquet(workspace.raw, contracts.LOADER, with_levels=True) as raw:
         contracts.check_raw(workspace.raw, raw.schema.names, raw.lineage, contract)
         prepared = prepare_rows(raw, contract, params)
         leaks = write_outputs(workspace, raw, contract, prepared, params, lineage)

@@ -215,8 +215,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def open_parquet(path: Path, made_by: str) -> Iterator["ParquetSource"]:
+def open_parquet(path: Path, made_by: str, with_levels: bool = False) -> Iterator["ParquetSource"]:
     """Open a Parquet hand-off after verifying its checksum, to read by row groups.
+
+    Parameters
+    ----------
+    path : the file
+    made_by : the script that makes it
+    with_levels : whether texts are read as dictionaries
 
     Raises
     ------
@@ -225,7 +231,7 @@ def open_parquet(path: Path, made_by: str) -> Iterator["ParquetSource"]:
     from data_ingestion.sealed_parquet import ParquetSource
 
     check_present(path, made_by)
-    source = ParquetSource(path, made_by)
+    source = ParquetSource(path, made_by, with_levels)
     try:
         yield source
     finally:

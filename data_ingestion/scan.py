@@ -47,7 +47,8 @@ class Scan:
 
     def count_repeats(self) -> int:
         """Return how many rows are exact copies of an earlier one; an estimate where not all are looked at."""
-        return round((len(self.contents) - len(np.unique(self.contents))) / self.share)
+        ordered = np.sort(self.contents)
+        return round(int(np.count_nonzero(ordered[1:] == ordered[:-1])) / self.share)
 
     def count_sides(self) -> dict[str, int]:
         """Return the number of rows on each side."""
@@ -106,12 +107,18 @@ def scan_rows(groups: RowGroups, contract: Contract, split: Split, threads: int 
         is_looked_at = is_below(contents, share)
         folds = (((mix(keys ^ _FOLD_SALT) >> _HALF) * np.uint64(N_FOLDS)) >> _HALF).astype(np.uint8)
         places = np.flatnonzero(is_below(hash_places(start, table.num_rows, seed), MAX_SAMPLE_ROWS / n_rows))
-        sample = Sample(table.select(names).take(pa.array(places)), places + start)
+        sample = Sample(drop_levels(table.select(names).take(pa.array(places))), places + start)
         return Scan(sides, folds, contents[is_looked_at], sides[is_looked_at], share), sample
 
     columns = list(dict.fromkeys([*names, *split.names, *split.decisive]))
     scans, samples = zip(*map_groups(groups, columns, scan_group, "splitting", threads), strict=True)
     return _join_scans(scans), _join_samples(samples)
+
+
+def drop_levels(table: pa.Table) -> pa.Table:
+    """Return plain texts for dictionaries: a few rows must not hold on to those of a row group."""
+    types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
+    return table.cast(pa.schema(list(zip(table.column_names, types, strict=True))))
 
 
 def _join_scans(scans: Sequence[Scan]) -> Scan:

@@ -241,10 +241,8 @@ def describe_outcome(job: Job, model: SavedModel, notes: list[str], resumed: int
         counts = ", ".join(f'"{name}" {count:,}' for name, count in tally.emptied.items())
         lines.append(f"left empty, for they are not of their column's kind: {counts}")
     if tally.rejected:
-        lines.append(
-            f"rejected {tally.rejected:,} of {count_of(tally.rows + tally.rejected, 'row')}: {_list_first(tally)}"
-        )
-        lines.append(f"they stand in {job.rejected}")
+        total = count_of(tally.rows + tally.rejected, "row")
+        lines.append(f"rejected {tally.rejected:,} of {total}, see {job.rejected}: {_list_first(tally)}")
     return [*lines, f"wrote {job.output} ({count_of(tally.rows, 'row')}), model {model.manifest.model_version}"]
 
 

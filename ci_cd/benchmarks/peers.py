@@ -7,6 +7,7 @@ turns the typed Parquet into encoded features, as data_preprocessor.py does, wri
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ NUMBERS = ("unit_price", "weight_kg", "discount_share", "quantity", "customer_ag
 GAPPY = ("weight_kg", "customer_age")
 CODES = ("region", "note")
 MEANS = ("product_group", "product")
+PERIODS = {"month": 12, "weekday": 7, "hour": 24}  # parts that are also a sine and a cosine
+CLOCK = ("hour", "minute")  # ships_on has no time of day
 DATES = ("ordered_at", "ships_on")
 TARGET = "amount"
 MIN_FREQUENCY = 5
@@ -129,15 +132,19 @@ def list_parts(name: str) -> "list[tuple[str, pl.Expr]]":
     import polars as pl
 
     moment = pl.col(name).cast(pl.Datetime("us"))
-    return [
-        ("year", moment.dt.year()),
-        ("month", moment.dt.month()),
-        ("day", moment.dt.day()),
-        ("weekday", moment.dt.weekday() - 1),
-        ("hour", moment.dt.hour()),
-        ("minute", moment.dt.minute()),
-        ("days", moment.dt.epoch("us") / 86_400_000_000),
-    ]
+    parts = {
+        "year": moment.dt.year(),
+        "month": moment.dt.month(),
+        "day": moment.dt.day(),
+        "weekday": moment.dt.weekday() - 1,
+        "hour": moment.dt.hour(),
+        "minute": moment.dt.minute(),
+        "days": moment.dt.epoch("us") / 86_400_000_000,
+    }
+    parts = {part: value for part, value in parts.items() if name == "ordered_at" or part not in CLOCK}
+    turns = {part: 2 * math.pi * parts[part].cast(pl.Float64) / n for part, n in PERIODS.items() if part in parts}
+    waves = [(f"{part}_{wave}", getattr(turn, wave)()) for part, turn in turns.items() for wave in ("sin", "cos")]
+    return [*parts.items(), *waves]
 
 
 def preprocess_sklearn(source: Path, target: Path) -> None:
@@ -182,15 +189,22 @@ def build_transformer() -> "ColumnTransformer":
 
 def split_dates(X: "pd.DataFrame") -> "pd.DataFrame":
     """Return the parts of the date columns as numbers."""
+    import numpy as np
     import pandas as pd
 
-    parts = {}
+    columns = {}
     for name in X.columns:
         moments = pd.to_datetime(X[name])
-        for part in ("year", "month", "day", "day_of_week", "hour", "minute"):
-            parts[f"{name}_{part}"] = getattr(moments.dt, part).astype("float64")
-        parts[f"{name}_days"] = (moments - pd.Timestamp(0)) / pd.Timedelta(days=1)
-    return pd.DataFrame(parts, index=X.index)
+        parts = {"year": "year", "month": "month", "day": "day", "weekday": "day_of_week", "hour": "hour"}
+        for part, attribute in {**parts, "minute": "minute"}.items():
+            if name != "ordered_at" and part in CLOCK:
+                continue
+            values = columns[f"{name}_{part}"] = getattr(moments.dt, attribute).astype("float64")
+            if part in PERIODS:
+                turns = 2 * np.pi * values / PERIODS[part]
+                columns |= {f"{name}_{part}_sin": np.sin(turns), f"{name}_{part}_cos": np.cos(turns)}
+        columns[f"{name}_days"] = (moments - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    return pd.DataFrame(columns, index=X.index)
 
 
 JOBS: dict[str, Callable[[Path, Path], None]] = {

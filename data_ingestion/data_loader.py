@@ -238,9 +238,11 @@ def append(workspace: Workspace, params: LoadParams, reader: "SourceReader") -> 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(LoadParams, argv, __doc__ or "")
+    from data_ingestion.quick_arrow import spare_pandas
     from data_ingestion.source_reader import SourceReader
     from data_ingestion.sources import open_sources
 
+    spare_pandas()
     given = params.append or params.source
     with files.open_workspace(params.root) as workspace, open_sources(given, workspace) as (found, source):
         if params.append:

@@ -18,7 +18,7 @@ BOOLEAN_WORDS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 DATE_FORMATS = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 # A slash date is read only when no value fits both orders: 03/04/2024 is the 3rd of April or the 4th of March.
 SLASH_FORMATS = ("%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S")
-_SNIFFED_VALUES = 1000
+_SNIFFED_VALUES = 200
 _COMMA = Column(kind="number", decimal=",")
 
 

@@ -15,7 +15,15 @@ import pyarrow as pa
 from data_ingestion import csv_reader
 from data_ingestion.csv_reader import Block, read_blocks
 from data_ingestion.handoff import PipelineError
-from data_ingestion.profiling import ColumnFacts, Profile, RowSample, find_facts, take_head
+from data_ingestion.profiling import (
+    MAX_LEVELS,
+    ColumnFacts,
+    Profile,
+    RowSample,
+    estimate_distinct,
+    find_facts,
+    take_head,
+)
 from data_ingestion.schema import Column, join_names
 from data_ingestion.source_reader import SourceReader
 from data_ingestion.tally import Tally
@@ -23,7 +31,7 @@ from data_ingestion.texts import Texts, count_texts
 from data_ingestion.typed_blocks import Layout, read_block, read_texts
 from data_ingestion.validation import CheckedBlock, Finding, Reject, check_block, check_columns
 
-PEEK_BYTES = 4 * 1024 * 1024
+PEEK_BYTES = 1024 * 1024
 MIN_PEEK_BYTES = 64 * 1024  # of each file, and of the beginning of each
 _PIECES = 16
 _MAX_PEEKED_FILES = 64
@@ -289,7 +297,14 @@ def _peek(reader: SourceReader, separator: str | None, budget: int) -> Iterator[
 
 
 def guess_levels(texts: dict[str, Texts]) -> frozenset[str]:
-    """Return the columns whose texts hardly repeat, so that a dictionary of them does not pay."""
+    """Return the columns whose texts hardly repeat, so that counting them does not pay.
+
+    Parameters
+    ----------
+    texts : the present texts by column, of a few pieces
+    """
     return frozenset(
-        name for name, column in texts.items() if len(column.values) > 1_000 and 2 * len(column.values) > column.total
+        name
+        for name, column in texts.items()
+        if len(column.values) > 1_000 and estimate_distinct(column.counts) > MAX_LEVELS
     )

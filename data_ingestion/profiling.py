@@ -6,6 +6,7 @@ rows, which is the whole file up to 65,536 rows; the sample depends on the rows'
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -208,20 +209,19 @@ class Profile:
     head: pa.Table
 
     def count_distinct(self, name: str) -> int:
-        """Return how many different values a column has: exact where the sample or the levels are whole.
+        """Return how many different values a column has: exact where sample or levels are whole, else estimated."""
+        return self._distinct[name]
 
-        Else Chao's estimate from the values that the sample holds once and twice (Chao, Scand. J. Statist. 11, 1984).
-        """
-        levels = self.facts[name].levels
-        if levels is not None:
-            return len(levels.values)
-        found = self.sample[name].combine_chunks().drop_null().value_counts()
-        counts = np.asarray(found.field("counts"))
-        if self.is_whole or not len(counts):
-            return len(counts)
-        once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-        estimate = len(counts) + once * (once - 1) / (2 * (twice + 1))
-        return int(min(estimate, self.facts[name].present))
+    @cached_property
+    def _distinct(self) -> dict[str, int]:
+        found = {}
+        for name, facts in self.facts.items():
+            if facts.levels is not None:
+                found[name] = len(facts.levels.values)
+                continue
+            counts = np.asarray(self.sample[name].combine_chunks().drop_null().value_counts().field("counts"))
+            found[name] = len(counts) if self.is_whole else min(estimate_distinct(counts), facts.present)
+        return found
 
     def find_quantiles(self, name: str) -> dict[str, object]:
         """Return the quantiles of a column of numbers or dates, by the share of rows below."""
@@ -280,6 +280,15 @@ class Profile:
         about = "" if facts.levels is not None or self.is_whole else "about "
         parts.append(f"{about}{self.count_distinct(name):,} different values")
         return "; ".join(parts)
+
+
+def estimate_distinct(counts: NDArray[np.int64]) -> int:
+    """Return how many different values there are in all, from how often each stands in a sample.
+
+    Chao's estimate, from those that stand there once and twice (Chao, Scandinavian Journal of Statistics 11, 1984).
+    """
+    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    return int(len(counts) + once * (once - 1) / (2 * (twice + 1)))
 
 
 def _plain(value: object) -> object:

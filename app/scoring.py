@@ -17,8 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.scoring_blocks import SHOWN, Plan, ScoredBlock, plan_scoring, score_block
+from app.scoring_blocks import ScoredBlock, score_block
 from app.scoring_formats import Format, encode_part, find_format, join_parts
+from app.scoring_plan import SHOWN, Plan, plan_scoring
 from app.scoring_work import Work, lock_output
 from data_ingestion import csv_reader
 from data_ingestion.csv_reader import Block, read_blocks
@@ -120,6 +121,8 @@ def find_input(job: Job) -> Source:
         raise PipelineError(f"--input {job.given} is {len(found)} files, expected one. Score them one by one.")
     if found[0].path.resolve() in (job.output.resolve(), job.rejected.resolve()):
         raise PipelineError(f"--output {job.output} would replace the input. Name another file.")
+    if job.output.is_dir():
+        raise PipelineError(f"--output {job.output} is a folder. Name a file.")
     return replace(found[0], encoding=job.encoding)
 
 

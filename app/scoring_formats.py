@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from app.scoring_blocks import Plan, ScoredBlock
+from app.scoring_blocks import ScoredBlock
+from app.scoring_plan import Plan
 from data_ingestion.casting import arrow_type
 from data_ingestion.csv_reader import check_encoding, locate_records
 from data_ingestion.handoff import PipelineError

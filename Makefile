@@ -58,6 +58,8 @@ lock: $(STAMP) ## compile the lock files from the .in files (UPGRADE=1 takes the
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --output-file requirements.txt requirements.in
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --constraints requirements.txt \
 		--output-file requirements-serve.txt requirements-serve.in
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --output-file ci_cd/benchmarks/requirements-peers.txt \
+		ci_cd/benchmarks/requirements-peers.in
 
 LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	$(if $(UPGRADE),--upgrade)
@@ -84,11 +86,12 @@ image: ## build the container image of the API with docker, podman or buildah (I
 	done; echo "error: found no docker, podman or buildah that answers. Install or start one." >&2; exit 1
 
 clean: ## remove what run can make again; CSVs, data/schema.yaml, tracked runs and .venv stay (ROOT=folder)
-	cd $(or $(folder),.) && rm -rf data/raw.parquet data/rejected.parquet data/processed.parquet data/encoder.pkl data/encoding.json data/leaks.json \
+	cd $(or $(folder),.) && rm -rf data/raw.parquet data/rejected.parquet data/rejected.csv data/profile.json \
+		data/processed.parquet data/encoder.pkl data/encoding.json data/leaks.json \
 		models/saved_model.pkl models/saved_model.npz models/saved_model.json models/metrics.json \
 		evaluation/report.html evaluation/figures
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.txt
 	@if ! $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null; then \

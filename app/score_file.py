@@ -71,8 +71,11 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Score a file; see the module's description."""
     flags = parse_flags(argv)
-    from app.scoring import Job, score_file
-
+    try:
+        from app.scoring import Job, score_file
+    except ModuleNotFoundError as err:  # as in the image of the API, which reads no files
+        where = f"{err.name} is not installed in {sys.prefix}"
+        raise PipelineError(f"{where}, and scoring a file needs it. Install requirements.txt.") from err
     job = Job(flags.input, flags.output, flags.model_dir, flags.root, flags.separator, flags.encoding)
     print("\n".join(score_file(job)))
 

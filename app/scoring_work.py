@@ -4,7 +4,7 @@ import glob
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,5 +106,6 @@ def lock_output(output: Path, others: Sequence[Path] = ()) -> Iterator[None]:
                 leftover.unlink(missing_ok=True)
         yield
     finally:
-        _beside(output, "lock").unlink(missing_ok=True)  # FileLock takes no lock on a file that is gone
+        with suppress(PermissionError):  # of Windows, where the lock removes its file by itself
+            _beside(output, "lock").unlink(missing_ok=True)  # FileLock takes no lock on a file that is gone
         lock.release()

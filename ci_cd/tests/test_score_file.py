@@ -134,7 +134,12 @@ def draw_rows(count: int, faults: bool = False) -> list[list[str]]:
         lift = ["Yes", "no", " NO ", "YES"]
         built = ["", "17.05.2001", "01.01.1970", "31.12.2030", " 29.02.2000 "]
         if faults and number % 5 == 2:
-            rooms, area, lift, built = [*rooms, "", "2.5"], [*area, "1e31", "inf"], [*lift, "maybe"], [*built, "1"]
+            rooms, area, lift, built = (
+                [*rooms, "", "2.5"],
+                [*area, "1e31", "inf"],
+                [*lift, "maybe", "", "NA"],
+                [*built, "1"],
+            )
         rows.append(
             [
                 str(number),
@@ -261,15 +266,31 @@ def test_what_the_api_refuses_is_rejected(tmp_path: Path, score: Score) -> None:
         tmp_path / "model",
         "regression",
         "linear",
-        **{"class": {"unseen": "refuse"}, "floor_area": {"out_of_range": "refuse"}, "built": {"nullable": False}},
+        **{"class": {"unseen": "refuse"}, "floor_area": {"out_of_range": "refuse"}},
+        **{"built": {"nullable": False}, "has_lift": {"nullable": True}},
     )
     rows = draw_rows(120, faults=True)
     served = load_served(model)
-    expected = [number for number, row in enumerate(rows) if ask_each(served, to_request(row))]
+    answers = [ask_each(served, to_request(row)) for row in rows]
+    expected = [(number, answer["prediction"]) for number, answer in enumerate(answers) if answer]
     done = score(model, write_rows(tmp_path / "in.csv", rows), tmp_path / "out.parquet")
-    assert [int(row["row id"]) for row in read_rows(tmp_path / "out.parquet")] == expected
+    found = read_rows(tmp_path / "out.parquet")
+    assert [(row["row id"], row["prediction"]) for row in found] == expected
+    assert any(row["has lift"] is None for row in found)
     assert f"rejected {120 - len(expected)} of 120 rows" in done.stdout
     assert 0 < len(expected) < 110
+
+
+@pytest.mark.parametrize("name", ["regression-linear", "binary-boosting"])
+def test_columns_without_a_single_value_are_imputed(
+    models: dict[str, Path], tmp_path: Path, score: Score, name: str
+) -> None:
+    row = ["1", "", "", "2", "Yes", "", "", "", ""]
+    done = score(models[name], write_rows(tmp_path / "in.csv", [row] * 3), tmp_path / "out.parquet")
+    assert done.returncode == 0
+    answer = predict_one(load_served(models[name]), {"rooms": 2, "has lift": True})
+    assert {r["prediction"] for r in read_rows(tmp_path / "out.parquet")} == {answer.prediction}
+    assert {r["warnings"] for r in read_rows(tmp_path / "out.parquet")} == {"; ".join(answer.warnings)}
 
 
 def test_row_without_a_finite_answer_is_rejected_as_by_the_api(
@@ -466,6 +487,21 @@ def test_wrong_flags_and_files_are_refused_in_one_line(model: Path, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "more.csv"]
 
 
+def test_model_folder_is_the_one_of_the_flag_else_of_the_environment_else_of_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*flags: object) -> Path:
+        return score_file.parse_flags(["--input", "a", "--output", "b", *map(str, flags)]).model_dir
+
+    assert find() == REPOSITORY / "models"
+    assert find("--root", tmp_path) == tmp_path / "models"
+    monkeypatch.setenv("PIPELINE_ROOT", str(tmp_path / "other"))
+    assert find() == tmp_path / "other" / "models"
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "served"))
+    assert find() == tmp_path / "served"
+    assert find("--model-dir", tmp_path / "mine") == tmp_path / "mine"
+
+
 def test_help_answers_without_the_heavy_libraries() -> None:
     code = "import sys; from app import score_file; score_file.parse_flags(['--input', 'a', '--output', 'b'])\n"
     code += "print([m for m in ('pandas', 'pyarrow', 'sklearn', 'numpy') if m in sys.modules])"
@@ -480,7 +516,8 @@ SLOW = """
 import sys
 from data_ingestion import csv_reader, handoff
 csv_reader.BLOCK_BYTES = 2_000
-from app import score_file
+from app import score_file, scoring
+scoring.sha256_code = lambda *_: "the sources may be edited while the tests run"
 sys.exit(handoff.run_stage(lambda: score_file.main(sys.argv[1:])))
 """
 

@@ -60,8 +60,8 @@ def cast_column(texts: pa.Array, column: Column, missing: list[str]) -> CastColu
     column : the column's part of the contract
     missing : the texts that mean missing
     """
-    is_missing = pc.is_in(texts, value_set=pa.array(missing, pa.string()))
-    present = pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
+    present = keep_present(texts, missing)
+    is_missing = present.is_null()
     if column.kind == "number":
         values, expected = _cast_numbers(present, column), "a finite number of at most 1e30"
     elif column.kind == "integer":
@@ -76,6 +76,14 @@ def cast_column(texts: pa.Array, column: Column, missing: list[str]) -> CastColu
         values, expected = present, "a text"
     is_fault = pc.and_(pc.is_valid(present), pc.is_null(values))
     return CastColumn(values, is_missing, is_fault, expected)
+
+
+def keep_present(texts: pa.Array, missing: list[str]) -> pa.Array:
+    """Return the texts, null for those that mean missing."""
+    is_missing = pc.is_in(texts, value_set=pa.array(missing, pa.string()))
+    if not pc.any(is_missing).as_py():
+        return texts
+    return pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
 
 
 def _cast_numbers(texts: pa.Array, column: Column) -> pa.Array:

@@ -222,20 +222,31 @@ def _find_range(values: pa.ChunkedArray) -> tuple[float | None, float | None]:
     return found["min"], found["max"]
 
 
-def _find_pairs(data: NDArray[np.uint8], pairs: Sequence[int]) -> NDArray[np.int64]:
-    """Return the places of pairs of bytes, each given as the first plus 256 times the second; not in order.
+def _find_zeros(data: NDArray[np.uint8], edges: Sequence[int], with_digits: bool) -> NDArray[np.int64]:
+    """Return the places of zeros with an edge before them, and an x or a digit behind; not in order.
 
-    Two bytes at a time, once from each of the first two places, and piece by piece as the processor's cache takes them.
+    Looks at two bytes at a time, once from each of the first two places, piece by piece as the processor's cache takes
+    them.
+
+    Parameters
+    ----------
+    data : the text
+    edges : what may stand before a value
+    with_digits : see `find_zero_led`
     """
     found = []
-    for start in range(0, len(data) - 1, _CACHED):
+    for start in range(0, len(data) - 2, _CACHED):
         for shift in (0, 1):
-            piece = data[start + shift : start + shift + _CACHED]
-            view = piece[: len(piece) // 2 * 2].view("<u2")
-            is_pair = view == pairs[0]
-            for pair in pairs[1:]:
-                is_pair |= view == pair
-            found.append(2 * np.flatnonzero(is_pair) + (start + shift))
+            piece = data[start + shift : start + shift + _CACHED + 2]
+            pairs = piece[: len(piece) // 2 * 2].view("<u2")
+            after = pairs[1:] & 0xFF
+            follows = (after | _CASE_BIT) == _LOWER_X
+            if with_digits:
+                follows |= (after - np.uint16(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
+            is_edge = pairs[:-1] == (edges[0] | _DIGIT_0 << 8)
+            for edge in edges[1:]:
+                is_edge |= pairs[:-1] == (edge | _DIGIT_0 << 8)
+            found.append(2 * np.flatnonzero(follows & is_edge) + (start + shift + 1))
     return np.concatenate(found)
 
 
@@ -251,19 +262,13 @@ def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
     data = np.frombuffer(block.content, dtype=np.uint8)
     mark = block.separator.encode()[-1]
     edges = [mark, _NEWLINE, _BLANK, *(byte for byte in b'"\r' if block.content.find(byte) >= 0)]
-    places = _find_pairs(data, [edge | _DIGIT_0 << 8 for edge in edges])
-    places = places[places < len(data) - 2]
+    places = _find_zeros(data, edges, with_digits) if len(data) > 2 else np.empty(0, dtype=np.int64)
     is_edge = np.zeros(256, dtype=bool)
     is_edge[edges] = True
-    is_blank = data[places] == _BLANK  # which stands for an edge only behind another one
-    places = places[~is_blank | (places == 0) | is_edge[data[places - 1]]] + 1
-    if data[0] == _DIGIT_0 and len(data) > 1:
+    is_blank = data[places - 1] == _BLANK  # which stands for an edge only behind another one
+    places = places[~is_blank | (places == 1) | is_edge[data[places - 2]]]
+    if data[0] == _DIGIT_0:  # nothing stands before the first value
         places = np.append(places, 0)
-    after = data[places + 1]
-    follows = (after | _CASE_BIT) == _LOWER_X
-    if with_digits:
-        follows |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
-    places = places[follows]
     if not len(places):
         return set()
     if len(block.separator.encode()) > 1 or b'"' in block.content:
@@ -280,9 +285,11 @@ def _read_texts(texts: pa.Array, column: Column, missing: list[str]) -> TypedCol
     if not pa.types.is_dictionary(texts.type):
         return _read_without_levels(texts, column, missing)
     levels = pc.utf8_trim_whitespace(texts.dictionary)
-    cast = casting.cast_column(levels, column, missing)
     if column.kind in ("category", "text"):
-        return TypedColumn(_drop_missing_levels(texts.indices, cast.values))
+        present = casting.keep_present(levels, missing)
+        is_as_read = not present.null_count and levels.equals(texts.dictionary)
+        return TypedColumn(texts if is_as_read else _drop_missing_levels(texts.indices, present))
+    cast = casting.cast_column(levels, column, missing)
     is_fault = cast.is_fault.take(texts.indices).fill_null(False) if pc.any(cast.is_fault).as_py() else None
     return TypedColumn(cast.values.take(texts.indices), _spell(texts.indices, levels), is_fault, cast.expected)
 

@@ -149,16 +149,19 @@ def _to_levels(values: pa.Array) -> pa.Array:
 
 def find_unexpected_rows(values: pa.Array, column: Column) -> NDArray[np.int64]:
     """Return the rows whose value is of the right kind but outside the contract's range or categories."""
-    if pa.types.is_dictionary(values.type):
+    if column.kind in ("category", "text"):
+        if column.categories is None:
+            return np.empty(0, dtype=np.int64)
+        if not pa.types.is_dictionary(values.type):
+            return np.flatnonzero(np.asarray(casting.find_unexpected_values(values, column)))
         unknown = np.flatnonzero(casting.find_unexpected_values(values.dictionary, column))
         return np.flatnonzero(np.isin(np.asarray(values.indices.fill_null(-1)), unknown)) if len(unknown) else unknown
-    if pa.types.is_boolean(values.type) or not len(values):
+    if not len(values) or (column.min is None and column.max is None):
         return np.empty(0, dtype=np.int64)
-    if column.kind in ("number", "integer", "datetime"):
-        range_ = pc.min_max(values).as_py()
-        ends = pa.array([range_["min"], range_["max"]], values.type)
-        if not pc.any(casting.find_unexpected_values(ends, column)).as_py():
-            return np.empty(0, dtype=np.int64)
+    range_ = pc.min_max(values).as_py()
+    ends = pa.array([range_["min"], range_["max"]], values.type)
+    if not pc.any(casting.find_unexpected_values(ends, column)).as_py():
+        return np.empty(0, dtype=np.int64)
     return np.flatnonzero(np.asarray(casting.find_unexpected_values(values, column)))
 
 

@@ -143,14 +143,15 @@ def place_records(typed: TypedBlock) -> NDArray[np.int64]:
 
 
 def _reject_rows(block: Block, typed: TypedBlock, rows: NDArray[np.int64]) -> list[Reject]:
-    starts, stops, lines = locate_records(block.content, block.separator)
+    content = block.content
+    starts, stops, lines = locate_records(content, block.separator)
     return [
         Reject(
             block.source,
             int(lines[place]) + block.line - 1,
             None,
             NO_ANSWER,
-            block.content[starts[place] : stops[place]].decode(),
+            content[starts[place] : stops[place]].decode(),
         )
         for place in place_records(typed)[rows]
     ]

@@ -79,9 +79,10 @@ def _format_lines(scored: ScoredBlock) -> bytes:
     """Return the records as they stand in the file, each with its answers behind it."""
     block = scored.block
     check_encoding(block)
-    starts, _, _ = locate_records(block.content, block.separator)
-    offsets = np.append(starts, len(block.content)).astype(np.int32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(block.content)]
+    content = block.content
+    starts, _, _ = locate_records(content, block.separator)
+    offsets = np.append(starts, len(content)).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
     records = pa.Array.from_buffers(pa.string(), len(starts), buffers).take(pa.array(scored.places))
     fields = [_quote(_spell(column.combine_chunks()), block.separator) for column in scored.answers.columns]
     lines = pc.binary_join_element_wise(pc.ascii_rtrim(records, "\r\n"), *fields, block.separator)

@@ -287,13 +287,13 @@ def _peek(reader: SourceReader, separator: str | None, budget: int) -> Iterator[
     first = next(blocks)
     yield first
     if not is_seekable:
-        left = budget - len(first.content)
+        left = budget - len(first.view)
         while left > 0 and (block := next(blocks, None)) is not None:
-            left -= len(block.content)
+            left -= len(block.view)
             yield block
         return
     for piece in reader.read_pieces(_PIECES - 1, length):
-        yield replace(first, content=piece)
+        yield replace(first, view=memoryview(piece))
 
 
 def guess_levels(texts: dict[str, Texts]) -> frozenset[str]:

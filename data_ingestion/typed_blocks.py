@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from data_ingestion import casting
-from data_ingestion.csv_reader import Block, check_encoding
+from data_ingestion.csv_reader import CACHED, Block, check_encoding
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import ISO, MAX_NUMBER, Column, Contract
 
@@ -22,8 +22,7 @@ LEVELS = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = (pa.string(), LEVELS)
 MAX_INTEGER = 10**18 - 1  # 18 digits
 _FIRST_MOMENT = -62_135_596_800_000_000  # year 1, in microseconds since 1970
-_DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _BLANK, _NEWLINE = 48, 57, 120, 32, 32, 10
-_CACHED = 256 * 1024
+_DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _BLANK, _QUOTE, _NEWLINE, _RETURN = 48, 57, 120, 32, 32, 34, 10, 13
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,12 @@ def _parse(block: Block, types: Mapping[str, pa.DataType], missing: Sequence[str
         return "skip"
 
     return pa_csv.read_csv(
-        pa.py_buffer(block.content),
+        pa.py_buffer(block.view),
         read_options=pa_csv.ReadOptions(
-            use_threads=False, block_size=len(block.content) + 1, column_names=list(block.header)
+            use_threads=False, block_size=len(block.view) + 1, column_names=list(block.header)
         ),
         parse_options=pa_csv.ParseOptions(
-            delimiter=block.separator, newlines_in_values=b'"' in block.content, invalid_row_handler=set_aside
+            delimiter=block.separator, newlines_in_values=True, invalid_row_handler=set_aside
         ),
         convert_options=pa_csv.ConvertOptions(
             column_types=dict(types),
@@ -223,10 +222,7 @@ def _find_range(values: pa.ChunkedArray) -> tuple[float | None, float | None]:
 
 
 def _find_zeros(data: NDArray[np.uint8], edges: Sequence[int], with_digits: bool) -> NDArray[np.int64]:
-    """Return the places of zeros with an edge before them, and an x or a digit behind; not in order.
-
-    Looks at two bytes at a time, once from each of the first two places, piece by piece as the processor's cache takes
-    them.
+    """Return the places of zeros with an edge before them, and an x or a digit behind.
 
     Parameters
     ----------
@@ -234,19 +230,18 @@ def _find_zeros(data: NDArray[np.uint8], edges: Sequence[int], with_digits: bool
     edges : what may stand before a value
     with_digits : see `find_zero_led`
     """
-    found = []
-    for start in range(0, len(data) - 2, _CACHED):
-        for shift in (0, 1):
-            piece = data[start + shift : start + shift + _CACHED + 2]
-            pairs = piece[: len(piece) // 2 * 2].view("<u2")
-            after = pairs[1:] & 0xFF
-            follows = (after | _CASE_BIT) == _LOWER_X
-            if with_digits:
-                follows |= (after - np.uint16(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
-            is_edge = pairs[:-1] == (edges[0] | _DIGIT_0 << 8)
-            for edge in edges[1:]:
-                is_edge |= pairs[:-1] == (edge | _DIGIT_0 << 8)
-            found.append(2 * np.flatnonzero(follows & is_edge) + (start + shift + 1))
+    found = [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(data) - 2, CACHED):
+        piece = data[start : start + CACHED + 2]
+        before, zero, after = piece[:-2], piece[1:-1], piece[2:]
+        is_found = (after | _CASE_BIT) == _LOWER_X
+        if with_digits:
+            is_found |= (after - np.uint8(_DIGIT_0)) <= _DIGIT_9 - _DIGIT_0
+        is_found &= zero == _DIGIT_0
+        is_edge = before == edges[0]
+        for edge in edges[1:]:
+            is_edge |= before == edge
+        found.append(np.flatnonzero(is_found & is_edge) + (start + 1))
     return np.concatenate(found)
 
 
@@ -259,10 +254,10 @@ def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
     num_rows : how many records fit the header
     with_digits : whether 007 is looked for, or only 0x07
     """
-    data = np.frombuffer(block.content, dtype=np.uint8)
-    mark = block.separator.encode()[-1]
-    edges = [mark, _NEWLINE, _BLANK, *(byte for byte in b'"\r' if block.content.find(byte) >= 0)]
-    places = _find_zeros(data, edges, with_digits) if len(data) > 2 else np.empty(0, dtype=np.int64)
+    data = np.frombuffer(block.view, dtype=np.uint8)
+    quotes = block.find_bytes(_QUOTE)
+    edges = [block.separator.encode()[-1], _NEWLINE, _RETURN, _BLANK, *([_QUOTE] if len(quotes) else [])]
+    places = _find_zeros(data, edges, with_digits)
     is_edge = np.zeros(256, dtype=bool)
     is_edge[edges] = True
     is_blank = data[places - 1] == _BLANK  # which stands for an edge only behind another one
@@ -271,9 +266,11 @@ def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
         places = np.append(places, 0)
     if not len(places):
         return set()
-    if len(block.separator.encode()) > 1 or b'"' in block.content:
+    if len(block.separator.encode()) > 1:
         return set(block.header)
     ends = np.flatnonzero((data == ord(block.separator)) | (data == _NEWLINE))
+    if len(quotes):
+        ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
     if len(ends) + (data[-1] != _NEWLINE) != num_rows * len(block.header):  # records that do not fit, or blank lines
         return set(block.header)
     fields = np.unique(np.searchsorted(ends, places) % len(block.header))

@@ -221,7 +221,8 @@ def _locate(
     if not faults and not typed.misfits and not wanted:
         return []
     check_encoding(block)
-    starts, stops, lines = locate_records(block.content, block.separator)
+    content = block.content
+    starts, stops, lines = locate_records(content, block.separator)
     misfits = {misfit.number - 1: misfit.reason for misfit in typed.misfits}
     fitting = np.setdiff1d(np.arange(len(starts)), list(misfits))  # the record of each row
     for finding, rows in wanted:
@@ -234,7 +235,7 @@ def _locate(
             int(lines[place]) + block.line - 1,
             column,
             reason,
-            block.content[starts[place] : stops[place]].decode(),
+            content[starts[place] : stops[place]].decode(),
         )
         for place, (column, reason) in sorted(reasons.items())
     ]

@@ -18,6 +18,7 @@ from data_ingestion.handoff import PipelineError
 from data_ingestion.profiling import (
     MAX_LEVELS,
     ColumnFacts,
+    PickedRows,
     Profile,
     RowSample,
     estimate_distinct,
@@ -64,6 +65,7 @@ class _Outcome:
     block: Block
     checked: CheckedBlock
     facts: dict[str, ColumnFacts]
+    picked: PickedRows
     rows: int
 
 
@@ -125,8 +127,9 @@ def read_sources(
                 writing.popleft().result()
 
         try:
-            for block in _iterate_blocks(readers, separator, layout, infers, notes, progress, state.tally):
-                running.append(pool.submit(_work, block, state))
+            blocks = _iterate_blocks(readers, separator, layout, infers, notes, progress, state.tally)
+            for number, block in enumerate(blocks):
+                running.append(pool.submit(_work, number, block, state))
                 if len(running) > workers + 1:
                     put_away()
             while running:
@@ -185,8 +188,8 @@ def check_same_columns(header: Sequence[str], expected: Sequence[str], source: s
         raise PipelineError(f"{source} {' and '.join(parts)} compared with the first file. Give all files one header.")
 
 
-def _work(block: Block, state: _State) -> _Outcome:
-    """Read one block; runs in a thread."""
+def _work(number: int, block: Block, state: _State) -> _Outcome:
+    """Read one block, the first being number 0; runs in a thread."""
     layout = state.layout
     typed = read_block(block, layout)
     facts = {
@@ -199,7 +202,9 @@ def _work(block: Block, state: _State) -> _Outcome:
         )
         for name, read in typed.columns.items()
     }
-    return _Outcome(block, check_block(block, typed, layout, state.located), facts, typed.num_rows + len(typed.misfits))
+    checked = check_block(block, typed, layout, state.located)
+    picked = state.sample.pick(checked.rows, number)
+    return _Outcome(block, checked, facts, picked, typed.num_rows + len(typed.misfits))
 
 
 def _wants_levels(name: str, column: Column, state: _State) -> bool:
@@ -222,7 +227,7 @@ def _take_in(state: _State, outcome: _Outcome) -> None:
         known.add(finding)
         if len(known.lines) >= 5:
             state.located |= {(finding.column, finding.rule)}
-    state.sample.add(outcome.checked.rows)
+    state.sample.add(outcome.picked)
     state.head = take_head(state.head, outcome.checked.rows)
 
 

@@ -129,17 +129,25 @@ def find_facts(
     return facts
 
 
-class RowSample:
-    """A sample of the rows, the same for the same rows however they are cut into blocks.
+@dataclass(frozen=True)
+class PickedRows:
+    """Rows of one block that may be in the sample, each with its hash; `rows` is how many the block has."""
 
-    A row stays when the hash of its number is below a threshold, which is halved whenever the sample grows too large.
+    table: pa.Table
+    hashes: NDArray[np.uint64]
+    rows: int
+
+
+class RowSample:
+    """A sample of the rows, the same whatever threads read them.
+
+    A row stays when the hash of its place is below a threshold, which is halved whenever the sample grows too large.
     """
 
     def __init__(self, n_columns: int) -> None:
         self._target = max(1_000, min(SAMPLE_ROWS, MAX_SAMPLE_CELLS // max(1, n_columns)))
         self._threshold = np.uint64(2**64 - 1)
-        self._tables: list[pa.Table] = []
-        self._hashes: list[NDArray[np.uint64]] = []
+        self._picked: list[PickedRows] = []
         self._size = 0
         self.rows = 0
 
@@ -148,29 +156,30 @@ class RowSample:
         """Whether it holds every row."""
         return self._size == self.rows
 
-    def add(self, table: pa.Table) -> None:
-        """Take in the next rows."""
-        hashes = _mix(np.arange(self.rows, self.rows + table.num_rows, dtype=np.uint64))
-        self.rows += table.num_rows
-        self._keep(table, hashes)
+    def pick(self, table: pa.Table, block: int) -> PickedRows:
+        """Return the rows of a block that may stay; runs in any thread, ahead of its turn."""
+        places = (np.uint64(block) << np.uint64(32)) + np.arange(table.num_rows, dtype=np.uint64)
+        return _keep_below(PickedRows(table, _mix(places), table.num_rows), self._threshold)
+
+    def add(self, picked: PickedRows) -> None:
+        """Take in the rows of the next block."""
+        self.rows += picked.rows
+        self._picked.append(_keep_below(picked, self._threshold))
+        self._size += len(self._picked[-1].hashes)
         while self._size > 2 * self._target:
             self._threshold //= np.uint64(2)
-            kept = list(zip(self._tables, self._hashes, strict=True))
-            self._tables, self._hashes, self._size = [], [], 0
-            for part, numbers in kept:
-                self._keep(part, numbers)
-
-    def _keep(self, table: pa.Table, hashes: NDArray[np.uint64]) -> None:
-        chosen = hashes <= self._threshold
-        if not chosen.all():
-            table = table.take(np.flatnonzero(chosen))
-        self._tables.append(_without_dictionaries(table))
-        self._hashes.append(hashes[chosen])
-        self._size += table.num_rows
+            self._picked = [_keep_below(part, self._threshold) for part in self._picked]
+            self._size = sum(len(part.hashes) for part in self._picked)
 
     def to_table(self) -> pa.Table:
         """Return the sampled rows, in their order."""
-        return pa.concat_tables(self._tables).combine_chunks()
+        return pa.concat_tables([part.table for part in self._picked]).combine_chunks()
+
+
+def _keep_below(picked: PickedRows, threshold: np.uint64) -> PickedRows:
+    chosen = picked.hashes <= threshold
+    table = picked.table if chosen.all() else picked.table.take(np.flatnonzero(chosen))
+    return PickedRows(_without_dictionaries(table), picked.hashes[chosen], picked.rows)
 
 
 def _without_dictionaries(table: pa.Table) -> pa.Table:

@@ -134,7 +134,8 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
     if lost:
         notes.append(f"{count_of(lost, 'row')} fed back with --append before must be fed back again: --append FILE")
     said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
-    print("\n".join(describe_load(contract, reading, [*said, *notes, *reading.notes])))
+    is_table = all(reader.is_table for reader in readers)
+    print("\n".join(describe_load(contract, reading, [*said, *notes, *reading.notes], is_table)))
     print(
         "checked; nothing was written"
         if params.check

@@ -121,9 +121,22 @@ def complete_contract(
     except ValueError as err:
         raise PipelineError(f'{source}: column "{target}" cannot be the target: {err}. Name another.') from err
     if not any(column.role == "feature" for column in columns.values()):
+        kept = {name: column for name, column in columns.items() if _may_be_id(column)}
+        columns |= {n: c.model_copy(update={"role": "feature", "reason": None}) for n, c in kept.items()}
+        notes += (
+            [f"column {join_names(list(kept))}: looks like an id, and nothing else is left to learn from"]
+            if kept
+            else []
+        )
+    if not any(column.role == "feature" for column in columns.values()):
         why = "; ".join(f'"{name}": {column.reason}' for name, column in columns.items() if column.reason)
         raise PipelineError(f"{source}: no column is left to learn from ({why}). Give it more columns or rows.")
     return Contract(source=source, target=target, task=found, columns=add_examples(columns, profile.head)), notes
+
+
+def _may_be_id(column: Column) -> bool:
+    """Return whether a column was left out as an id though its values have an order, as years have."""
+    return column.kind == "integer" and column.reason is not None and column.reason.endswith("as in an id")
 
 
 def describe_words_for_missing(texts: Mapping[str, pa.Array]) -> list[str]:

@@ -18,6 +18,8 @@ BOOLEAN_WORDS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 DATE_FORMATS = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 # A slash date is read only when no value fits both orders: 03/04/2024 is the 3rd of April or the 4th of March.
 SLASH_FORMATS = ("%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S")
+NAMED_FORMATS = ("%b %d %Y", "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d %B %Y")  # English months
+_DATE_FORMS = r"^(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|[A-Za-z]{3,9} \d{1,2},? \d{4}$|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}$)"
 _SNIFFED_VALUES = 200
 _COMMA = Column(kind="number", decimal=",")
 
@@ -118,20 +120,22 @@ def _spellings(texts: Texts, words: tuple[str, str]) -> tuple[list[str], list[st
 
 def _find_date_format(texts: Texts, allowed: float) -> str | None:
     """Return the one format in which all but `allowed` values are dates, or None."""
-    if texts.total - texts.count(r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}") > allowed:
+    if texts.total - texts.count(_DATE_FORMS) > allowed:
         return None
     fitting = []
     for format in _list_likely_formats(texts.values.slice(0, _SNIFFED_VALUES)):
         cast = cast_column(texts.values, Column(kind="datetime", format=format), [])
         if texts.count_where(cast.is_fault) <= allowed:
             fitting.append(format)
+    if set(fitting) <= set(NAMED_FORMATS):  # May is both a name and its short form, and says the same in both
+        return fitting[0] if fitting else None
     return fitting[0] if len(fitting) == 1 else None
 
 
 def _list_likely_formats(sample: pa.Array) -> list[str]:
     """Return the formats that read at least half of a few values; only they are worth trying on all."""
     likely = []
-    for format in (ISO, *DATE_FORMATS, *SLASH_FORMATS):
+    for format in (ISO, *DATE_FORMATS, *SLASH_FORMATS, *NAMED_FORMATS):
         cast = cast_column(sample, Column(kind="datetime", format=format), [])
         if 2 * pc.sum(cast.is_fault).as_py() <= len(sample):
             likely.append(format)

@@ -11,7 +11,7 @@ from data_ingestion.validation import Finding, find_more_missing
 MAX_LISTED = 10
 
 
-def describe_load(contract: Contract, reading: Reading, notes: list[str]) -> list[str]:
+def describe_load(contract: Contract, reading: Reading, notes: list[str], is_table: bool) -> list[str]:
     """Return the lines that tell what was read, the first five rows at fault and all findings among them.
 
     Parameters
@@ -19,12 +19,13 @@ def describe_load(contract: Contract, reading: Reading, notes: list[str]) -> lis
     contract : what the rows were read by
     reading : what was found
     notes : what else there is to say
+    is_table : whether the source is no text
     """
     tally = reading.tally
     separator = SEPARATORS.get(contract.separator, repr(contract.separator))
+    form = "" if is_table else f", separated by {separator}"
     lines = [
-        f"{contract.source}: {count_of(tally.rows, 'row')}, {count_of(len(contract.columns), 'column')}, "
-        f"separated by {separator}",
+        f"{contract.source}: {count_of(tally.rows, 'row')}, {count_of(len(contract.columns), 'column')}{form}",
         f'  target "{contract.target}": {describe_target(contract)}',
     ]
     kinds = Counter(column.kind for column in contract.features.values())

@@ -84,6 +84,9 @@ LATE = {
     "words": (lambda i: ("Yes", "NO", "no")[i % 3], "boolean"),
     "slash-dates-told-by-many": (lambda i: f"{13 if i > 0.97 * ROWS else i % 12 + 1:02}/05/2024", "datetime"),
     "slash-dates-told-by-one-slip": (lambda i: f"{13 if i == ROWS - 9 else i % 12 + 1:02}/05/2024", "category"),
+    "months-by-name": (lambda i: f"{['Jan', 'May', 'DEC'][i % 3]} {i % 28 + 1} 2024", "datetime"),
+    "months-by-whole-name": (lambda i: f"{i % 28 + 1} {['January', 'May', 'December'][i % 3]} 2024", "datetime"),
+    "may-alone": (lambda i: f"{i % 28 + 1} May 2024", "datetime"),
     "slash-dates-not-to-be-told": (lambda i: f"{i % 12 + 1:02}/05/2024", "category"),
 }
 
@@ -125,6 +128,12 @@ def test_rare_value_of_the_target_decides_the_task(tmp_path: Path, values: list[
         y[ROWS - 900 - place] = value
     contract, _ = infer(tmp_path, format_csv(["x", "y"], [(i % 31, v) for i, v in enumerate(y)]).encode())
     assert (contract.columns["y"].kind, contract.task) == (kind, task)
+
+
+def test_years_are_learnt_from_where_nothing_else_is_left(tmp_path: Path) -> None:
+    content = format_csv(["year", "y"], [(1900 + i, i * 7 % 31 / 4) for i in range(120)]).encode()
+    contract, _ = infer(tmp_path, content)
+    assert contract.columns["year"].role == "feature"
 
 
 @pytest.mark.usefixtures("small_blocks")

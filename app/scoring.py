@@ -221,10 +221,11 @@ def write_output(work: Work, plan: Plan, separator: str, format: Format, job: Jo
     """Write the rows set aside and the output, which appear together."""
     with commit() as files:
         with files.open(job.rejected) as file:
-            file.write(_format_record(REJECTED_SCHEMA.names))
+            names = [name for name in REJECTED_SCHEMA.names if name != "id"]
+            file.write(_format_record(names))
             for _, _, rejects in work.iterate_facts():
                 for reject in rejects:
-                    file.write(_format_record([getattr(reject, name) for name in REJECTED_SCHEMA.names]))
+                    file.write(_format_record([getattr(reject, name) for name in names]))
         with files.open(job.output) as file:
             join_parts(work.iterate_parts(), plan, separator, format, file)
 

@@ -1,12 +1,11 @@
 """Feed mended rows back: those of a rejected.csv that now fit the contract join the rows of raw.parquet.
 
-A rejected.csv begins with three columns that say which rejected row each of its rows was. Rows of any other file with
-the contract's columns are added too.
+A rejected.csv begins with columns that say which rejected row each of its rows was. Rows of any other file with the
+contract's columns are added too.
 """
 
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,14 +14,13 @@ import pyarrow as pa
 from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, Workspace, sha256_json
-from data_ingestion.load_writer import REJECT_COLUMNS, LoadWriter, format_record, reorder_record
+from data_ingestion.load_writer import LoadWriter
 from data_ingestion.loading import Outputs, Progress, Reading, read_sources
+from data_ingestion.rejects import format_record, order_fields, read_fields
 from data_ingestion.schema import Column, Contract, count_of
 from data_ingestion.source_reader import SourceReader
 from data_ingestion.typed_blocks import Layout
-from data_ingestion.validation import Reject, raw_schema
-
-Key = tuple[str, int]  # the file and line of a rejected row
+from data_ingestion.validation import MARKS, Reject, raw_schema
 
 
 @dataclass
@@ -31,26 +29,57 @@ class Mended:
 
     Parameters
     ----------
-    known : the rows that wait to be mended
+    waiting : the rows that wait to be mended, by id
     header : the columns of the source, in the order in which the rejected rows are written
-    fitting : those that fit now
-    failing : those that still do not, as they are written now
+    separator : what stands between their fields
+    fitting : the ids of those that fit now
+    failing : those that were changed and still do not fit, by id, as they are written now
     others : rows at fault that were not rejected before
     rows : how many rows were added
     again : how many had been fed back already
     """
 
-    known: frozenset[Key]
+    waiting: Mapping[str, Reject]
     header: tuple[str, ...]
-    fitting: set[Key] = field(default_factory=set)
-    failing: dict[Key, Reject] = field(default_factory=dict)
+    separator: str
+    fitting: set[str] = field(default_factory=set)
+    failing: dict[str, Reject] = field(default_factory=dict)
     others: list[Reject] = field(default_factory=list)
     rows: int = 0
     again: int = 0
 
+    @property
+    def is_news(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self.rows or self.failing or self.others)
 
-def append_rows(workspace: Workspace, reader: SourceReader, is_check: bool, progress: Progress) -> list[str]:
-    """Add the rows of a file that fit the contract to raw.parquet, and return what there is to say.
+    def take_row(self, id: str | None) -> bool:
+        """Return whether a row that fits is to be added: it was not rejected before, or waits and comes once."""
+        is_new = not id or (id in self.waiting and id not in self.fitting)
+        if id and is_new:
+            self.fitting.add(id)
+        self.again += not is_new
+        self.rows += is_new
+        return is_new
+
+    def take_reject(self, reject: Reject, header: Sequence[str], separator: str) -> None:
+        """Take in a row that does not fit: one that waits, as it is written now, or another."""
+        fields = read_fields(reject.text, separator)
+        id = ""
+        if tuple(header[: len(MARKS)]) == MARKS:
+            id, fields, header = (fields[0].strip() if fields else ""), fields[len(MARKS) :], header[len(MARKS) :]
+        ordered = order_fields(fields, header, self.header)
+        text = format_record(ordered, self.separator).decode().removesuffix("\n")
+        if id not in self.waiting:
+            self.others.append(replace(reject, text=text))
+        elif read_fields(self.waiting[id].text, self.separator) != ordered:
+            self.failing[id] = replace(reject, id=id, text=text)
+
+
+def append_rows(
+    workspace: Workspace, reader: SourceReader, separator: str | None, is_check: bool, progress: Progress
+) -> tuple[bool, list[str]]:
+    """Add the rows of a file that fit to raw.parquet; return whether anything was written, and what there is to say.
 
     Raises
     ------
@@ -61,50 +90,43 @@ def append_rows(workspace: Workspace, reader: SourceReader, is_check: bool, prog
     waiting = [Reject(**row) for row in before.to_pylist()]
     with files.open_parquet(workspace.raw, contracts.LOADER) as raw, files.commit() as commit:
         contracts.check_raw(workspace.raw, raw.schema.names, raw.lineage, contract)
-        mended = Mended(
-            frozenset((reject.file, reject.line) for reject in waiting), read_header(workspace.rejected_csv, contract)
-        )
+        header = read_header(workspace.rejected_csv, contract)
+        mended = Mended({reject.id: reject for reject in waiting}, header, contract.separator)
         with LoadWriter(commit, workspace, contract) as writer:
             schema = raw_schema(contract)
             for group in raw.iterate():
                 writer.write_rows(group.cast(schema))
-            reading = _read_mended(reader, contract, mended, writer, schema, progress)
+            reading = _read_mended(reader, separator or contract.separator, contract, mended, writer, progress)
             left = _list_left(waiting, mended)
             writer.rejects.write(left, mended.header, contract.separator)
-            if mended.rows and not is_check:
-                lineage = _describe_lineage(raw.lineage, reader, mended, left)
-                writer.close_rows(contract, lineage)
-    return _describe(reader, reading, mended, left, is_check)
+            is_written = mended.is_news and not is_check
+            if is_written:
+                writer.close_rows(contract, _describe_lineage(raw.lineage, reader, mended, left))
+    return is_written, _describe(reader, reading, mended, left, is_check)
 
 
 def _read_mended(
-    reader: SourceReader, contract: Contract, mended: Mended, writer: LoadWriter, schema: pa.Schema, progress: Progress
+    reader: SourceReader,
+    separator: str,
+    contract: Contract,
+    mended: Mended,
+    writer: LoadWriter,
+    progress: Progress,
 ) -> Reading:
     """Read the file by the contract and write the rows that fit and were not fed back before."""
-    marks = {name: Column(kind="text", role="ignored") for name in REJECT_COLUMNS}
+    marks = {name: Column(kind="text", role="ignored") for name in MARKS}
     layout = Layout(contract.model_copy(update={"columns": {**marks, **contract.columns}}))
 
     def write_rows(table: pa.Table) -> None:
-        keys = list(_read_keys(table))
-        is_new = [key is None or (key in mended.known and key not in mended.fitting) for key in keys]
-        mended.fitting |= {key for key in keys if key is not None and key in mended.known}
-        mended.again += len(keys) - sum(is_new)
-        rows = table.filter(pa.array(is_new, pa.bool_())).select(schema.names)
-        mended.rows += rows.num_rows
-        writer.write_rows(rows)
+        ids = table[MARKS[0]].cast(pa.string()).to_pylist()
+        is_new = pa.array([mended.take_row(id) for id in ids], pa.bool_())
+        writer.write_rows(table.filter(is_new).select(list(contract.columns)))
 
     def write_rejects(rejects: Sequence[Reject], header: Sequence[str], separator: str) -> None:
         for reject in rejects:
-            fields = next(csv.reader(io.StringIO(reject.text, newline=""), delimiter=separator))
-            if header[: len(REJECT_COLUMNS)] != REJECT_COLUMNS or not fields[1].strip().isdigit():
-                mended.others.append(reject)
-                continue
-            text = format_record(fields[len(REJECT_COLUMNS) :], separator).decode().removesuffix("\n")
-            text = reorder_record(text, header[len(REJECT_COLUMNS) :], mended.header, separator)
-            key = (fields[0].strip(), int(fields[1]))
-            mended.failing[key] = replace(reject, file=key[0], line=key[1], text=text)
+            mended.take_reject(reject, header, separator)
 
-    return read_sources([reader], contract.separator, layout, False, Outputs(write_rows, write_rejects), progress)
+    return read_sources([reader], separator, layout, False, Outputs(write_rows, write_rejects), progress)
 
 
 def read_header(rejected_csv: Path, contract: Contract) -> tuple[str, ...]:
@@ -114,25 +136,19 @@ def read_header(rejected_csv: Path, contract: Contract) -> tuple[str, ...]:
             header = next(csv.reader(file, delimiter=contract.separator), [])
     except (OSError, ValueError, csv.Error):  # it is the user's to edit; the contract knows the columns too
         header = []
-    own = tuple(name.strip() for name in header[len(REJECT_COLUMNS) :])
+    own = tuple(name.strip() for name in header[len(MARKS) :])
     return own if set(contract.columns) <= set(own) else tuple(contract.columns)
-
-
-def _read_keys(table: pa.Table) -> list[Key | None]:
-    """Return which rejected row each row was, None where the file does not say."""
-    names, lines = (table[name].cast(pa.string()).to_pylist() for name in REJECT_COLUMNS[:2])
-    return [
-        (name, int(line)) if name and line and line.isdigit() else None for name, line in zip(names, lines, strict=True)
-    ]
 
 
 def _list_left(waiting: Sequence[Reject], mended: Mended) -> list[Reject]:
     """Return the rows that are still rejected, as they are written now."""
     left = []
     for reject in waiting:
-        now = mended.failing.get((reject.file, reject.line), reject)
-        if (reject.file, reject.line) not in mended.fitting:  # a count of fields would count the first three too
-            left.append(replace(now, reason=now.reason if now.column else reject.reason))
+        if reject.id not in mended.fitting:
+            now = mended.failing.get(reject.id, reject)
+            # A count of fields would count the marks too. Where the row stands does not change.
+            reason = now.reason if now.column else reject.reason
+            left.append(replace(now, file=reject.file, line=reject.line, reason=reason))
     return left + mended.others
 
 

@@ -201,6 +201,8 @@ def find_unexpected_values(values: pa.Array, column: Column) -> pa.Array:
 
 def _bound(value: object, values: pa.Array) -> pa.Scalar:
     """Return a bound as the type that compares with the column without loss."""
-    if pa.types.is_integer(values.type) and isinstance(value, float):
-        return pa.scalar(value, pa.float64())
-    return pa.scalar(value, values.type)
+    if pa.types.is_timestamp(values.type):
+        return pa.scalar(value, values.type)
+    if pa.types.is_integer(values.type) and isinstance(value, int) and abs(value) < 2**63:
+        return pa.scalar(value, values.type)
+    return pa.scalar(float(value), pa.float64())  # type: ignore[arg-type]

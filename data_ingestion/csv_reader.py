@@ -157,6 +157,8 @@ def _cut(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -
     while is_open or rest:
         if is_open:
             rest, is_open = _fill(rest, stream, wanted + 1)
+        if not offset and not rest.strip(b"\r\n"):
+            raise PipelineError(f"{name} is empty, expected a header line and rows. Name another file: --source FILE")
         if separator is None:
             separator = detect_separator(rest, not is_open, name)
         is_last = not is_open and len(rest) <= wanted
@@ -216,7 +218,7 @@ def _find_end(content: bytes, stop: int, separator: str, line: int, name: str) -
     """Return where the last whole record before `stop` ends, 0 when there is none."""
     if content.find(b'"', 0, stop) < 0:
         return _find_last_end(content, stop, stop)
-    quotes = _find_quotes(content, stop, separator)
+    quotes = find_paired_quotes(content, stop, separator)
     if quotes is None:
         return _find_end_by_fields(content[:stop], separator, line, name)
     end = _find_last_end(content, stop, stop)
@@ -239,18 +241,15 @@ def _find_last_end(content: bytes, before: int, stop: int) -> int:
     return place + 1
 
 
-def _find_quotes(content: bytes, stop: int, separator: str) -> NDArray[np.int64] | None:
+def find_paired_quotes(content: bytes | memoryview, stop: int, separator: str) -> NDArray[np.int64] | None:
     """Return the places of all quotes when each opens or closes a field or is doubled within one, else None.
 
     A field opens after a separator or the end of a line and closes before one, so the quotes pair up.
     """
-    mark = separator.encode()
-    if len(mark) > 1:
-        return None
     data = np.frombuffer(content, dtype=np.uint8, count=stop)
     quotes = find_bytes(memoryview(content)[:stop], _QUOTE)
     is_edge = np.zeros(256, dtype=bool)
-    is_edge[[mark[0], _NEWLINE, _RETURN]] = True
+    is_edge[[ord(separator), _NEWLINE, _RETURN]] = True
     opens, closes = quotes[0::2], quotes[1::2]
     before = np.where(opens > 0, is_edge[data[opens - 1]], True)
     before[1:] |= opens[1:] - 1 == closes[: len(opens) - 1]
@@ -284,7 +283,7 @@ def _check_last_quotes(content: bytes, separator: str, line: int, name: str) -> 
     """Raise when a quoted field does not end: PyArrow would swallow the records that follow it without a word."""
     if b'"' not in content:
         return
-    quotes = _find_quotes(content, len(content), separator)
+    quotes = find_paired_quotes(content, len(content), separator)
     if quotes is not None and len(quotes) % 2 == 0:
         return
     for match in _quoted_field(separator).finditer(content):
@@ -351,6 +350,9 @@ def locate_records(content: bytes, separator: str) -> tuple[NDArray[np.int64], N
 
     Blank lines are no records. A newline inside a quoted field ends a line but no record.
     """
+    if not content:
+        none = np.empty(0, dtype=np.int64)
+        return none, none, none
     data = np.frombuffer(content, dtype=np.uint8)
     is_cr = data == _RETURN
     is_end = data == _NEWLINE

@@ -43,7 +43,7 @@ class LoadParams(StageParams):
     )
     target: str = Field("body_mass_g", min_length=1, description="the column to predict")
     task: Literal["auto", "regression", "classification"] = Field("auto", description="what the target is")
-    separator: str | None = Field(None, min_length=1, max_length=1, description="field separator; none: detect it")
+    separator: str | None = Field(None, pattern=contracts.SEPARATOR, description="field separator; none: detect it")
     encoding: str | None = Field(None, description="encoding of the text, such as latin-1; none: UTF-8 or UTF-16")
     max_rejected: float = Field(0.01, ge=0, le=1, description="stop when a larger share of the rows is at fault")
     max_missing_target: float = Field(0.5, ge=0, le=1, description="stop when more of the targets are missing")
@@ -115,7 +115,8 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
 
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
     lineage = describe_lineage(workspace, found, current, params)
-    if params.if_changed and not params.infer and files.is_current(workspace.raw, lineage):
+    is_whole = workspace.rejected_csv.exists() and files.is_current(workspace.raw, lineage)
+    if params.if_changed and not params.infer and is_whole:
         print(f"data/raw.parquet is up to date with {source}")
         return
     lost = (files.read_lineage(workspace.raw) or lineage).rows.get("appended", 0)
@@ -135,7 +136,8 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
         notes.append(f"{count_of(lost, 'row')} fed back with --append before must be fed back again: --append FILE")
     said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
     is_table = all(reader.is_table for reader in readers)
-    print("\n".join(describe_load(contract, reading, [*said, *notes, *reading.notes], is_table)))
+    lines = describe_load(contract, reading, [*said, *notes, *reading.notes], is_table)
+    print("\n".join(map(files.to_line, lines)))
     print(
         "checked; nothing was written"
         if params.check
@@ -227,13 +229,9 @@ def append(workspace: Workspace, params: LoadParams, reader: "SourceReader") -> 
     from data_ingestion.appending import append_rows
 
     with show_transfer("appending", reader.source.size) as progress:
-        lines = append_rows(workspace, reader, params.check, progress)
-    print("\n".join(lines))
-    print(
-        "checked; nothing was written"
-        if params.check
-        else "wrote data/raw.parquet, data/rejected.parquet, rejected.csv"
-    )
+        is_written, lines = append_rows(workspace, reader, params.separator, params.check, progress)
+    print("\n".join(map(files.to_line, lines)))
+    print("wrote data/raw.parquet, data/rejected.parquet, data/rejected.csv" if is_written else "nothing was written")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -248,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with files.open_workspace(params.root) as workspace, open_sources(given, workspace) as (found, source):
         if params.append:
             for one in found:
-                append(workspace, params, SourceReader(one))
+                append(workspace, params, SourceReader(replace(one, encoding=params.encoding)))
         else:
             load(workspace, params, found, source)
 

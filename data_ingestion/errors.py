@@ -61,12 +61,17 @@ def stale_error(path: Path, reason: str, made_by: str) -> PipelineError:
     return PipelineError(f"{path} is out of date: {reason}. Run again: python {made_by}")
 
 
+def to_line(text: str) -> str:
+    """Return a text as one line that a terminal shows as it is, whatever a cell or a name in it holds."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def run_stage(main: Callable[[], int | None]) -> int:
     """Run a stage's `main` and return its exit code; an expected error becomes one line on stderr."""
     try:
         return main() or 0
     except PipelineError as err:
-        print(f"error: {err}", file=sys.stderr)
+        print(f"error: {to_line(str(err))}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
         print("error: interrupted; every file is whole. Run the command again", file=sys.stderr)

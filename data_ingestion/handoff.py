@@ -24,6 +24,7 @@ from data_ingestion.errors import (
     naming_errors,
     run_stage,
     stale_error,
+    to_line,
     write_error,
 )
 from data_ingestion.lineage import (
@@ -74,6 +75,7 @@ __all__ = [
     "sha256_input",
     "sha256_json",
     "stale_error",
+    "to_line",
     "write_error",
 ]
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_ingestion.handoff import PipelineError
-from data_ingestion.kinds import Guess, guess_kind, guess_number
+from data_ingestion.kinds import MAX_TOLERATED, Guess, guess_kind, guess_number
 from data_ingestion.params import suggest
 from data_ingestion.profiling import ColumnFacts, Profile
 from data_ingestion.schema import WHOLE_FILE, Column, Contract, Kind, Task, join_names
@@ -80,7 +80,7 @@ def confirm_column(name: str, guess: Guess, profile: Profile, tolerated: float, 
 
 def _confirm(guess: Guess, facts: ColumnFacts, tolerated: float) -> Guess:
     """Return the kind of a column by all its values."""
-    column, allowed = guess.column, tolerated * facts.present
+    column, allowed = guess.column, min(tolerated, MAX_TOLERATED) * facts.present
     if column.kind in ("category", "boolean", "text"):
         return guess if facts.levels is None else guess_kind(facts.levels, tolerated)
     if column.kind in ("number", "integer") and column.decimal is None:

@@ -99,6 +99,7 @@ class Inference:
         notes += inference.describe_words_for_missing(self.peek.raw)
         if self.current is not None and self.edited:
             contract, kept = inference.merge_edits(contract, self.current, self.edited)
+            contract = contracts.parse_contract(contract.to_dict(), "data/schema.yaml, edited as it is")
             dropped = [name for name in self.edited if name not in kept]
             notes += [f"schema.yaml: kept as edited by hand: {join_names(kept)}"] if kept else []
             notes += (

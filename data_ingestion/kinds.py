@@ -14,6 +14,7 @@ from data_ingestion.casting import cast_column, number_pattern
 from data_ingestion.schema import ISO, Column
 from data_ingestion.texts import Forms, Texts
 
+MAX_TOLERATED = 0.2  # of a column's values; with more that do not read as a kind, it is of another
 BOOLEAN_WORDS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 DATE_FORMATS = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 # A slash date is read only when no value fits both orders: 03/04/2024 is the 3rd of April or the 4th of March.
@@ -49,7 +50,7 @@ def guess_kind(texts: Texts, tolerated: float) -> Guess:
     """
     if not texts.total:
         return Guess(Column(kind="text", role="ignored", reason="every value is missing"))
-    allowed = tolerated * texts.total
+    allowed = min(tolerated, MAX_TOLERATED) * texts.total
     forms = texts.count_forms()
     number = guess_number(forms, allowed)
     if number is not None:

@@ -40,7 +40,7 @@ def describe_load(contract: Contract, reading: Reading, notes: list[str], is_tab
     counts = (("target missing", tally.without_target), ("at fault", tally.faults))
     lines += [f"  set aside, {reason}: {count_of(count, 'row')}" for reason, count in counts if count]
     lines += [f"    {name_line(fault, contract.source)}: {fault.reason}" for fault in tally.first_faults]
-    findings = [str(finding) for finding in [*reading.findings, *find_missing(contract, reading)]]
+    findings = [finding.describe(contract.source) for finding in [*reading.findings, *find_missing(contract, reading)]]
     if findings:
         findings[-1] += "; --infer takes what is new up into data/schema.yaml"
     return lines + [f"  note: {note}" for note in [*notes, *findings]]

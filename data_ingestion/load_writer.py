@@ -1,8 +1,5 @@
 """What the loader writes while it reads: the rows that fit, the rows set aside; in the end contract and profile."""
 
-import csv
-import io
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -13,10 +10,9 @@ import pyarrow as pa
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Commit, Lineage, Workspace, naming_errors
 from data_ingestion.loading import Outputs, Reading
+from data_ingestion.rejects import RejectWriter
 from data_ingestion.schema import Contract
-from data_ingestion.validation import REJECTED_SCHEMA, Reject, build_rejected, raw_schema
-
-REJECT_COLUMNS = ("rejected_file", "rejected_line", "rejected_reason")  # before the file's own, in rejected.csv
+from data_ingestion.validation import raw_schema
 
 
 class LoadWriter:
@@ -92,66 +88,3 @@ class LoadWriter:
             self._raw.close(lineage)
             self._files.close()
         self._is_closed = True
-
-
-class RejectWriter:
-    """The rows set aside: rejected.parquet, and rejected.csv to mend."""
-
-    def __init__(self, commit: Commit, workspace: Workspace) -> None:
-        self._workspace, self._files = workspace, ExitStack()
-        self._parquet = self._files.enter_context(commit.open_parquet(workspace.rejected, REJECTED_SCHEMA))
-        self._csv = self._files.enter_context(commit.open(workspace.rejected_csv))
-        self._header: tuple[str, ...] | None = None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._files.__exit__(kind, error, trace)
-
-    def write(self, rejects: Sequence[Reject], header: Sequence[str], separator: str) -> None:
-        """Add rows.
-
-        Parameters
-        ----------
-        rejects : in file order
-        header : the columns of their file; those of the first file are those of the CSV
-        separator : what stands between fields
-        """
-        with naming_errors(self._workspace.rejected):
-            self._parquet.write(build_rejected(rejects))
-        with naming_errors(self._workspace.rejected_csv):
-            if self._header is None:
-                self._header = tuple(header)
-                self._csv.write(format_record([*REJECT_COLUMNS, *header], separator))
-            for reject in rejects:
-                text = reorder_record(reject.text, header, self._header, separator)
-                start = format_record([reject.file, reject.line, reject.reason], separator)
-                self._csv.write(start.removesuffix(b"\n") + separator.encode() + text.encode() + b"\n")
-
-    def close(self, lineage: Lineage, contract: Contract) -> dict[str, str]:
-        """Complete both files and return the sha256 of rejected.parquet by its name."""
-        with naming_errors(self._workspace.rejected_csv):
-            if self._header is None:
-                self._csv.write(format_record([*REJECT_COLUMNS, *contract.columns], contract.separator))
-        with naming_errors(self._workspace.rejected):
-            digest = self._parquet.close(lineage)
-            self._files.close()
-        return {"rejected.parquet": digest}
-
-
-def format_record(values: Sequence[object], separator: str) -> bytes:
-    """Return one line of a CSV."""
-    text = io.StringIO()
-    csv.writer(text, delimiter=separator, lineterminator="\n").writerow(values)
-    return text.getvalue().encode()
-
-
-def reorder_record(text: str, header: Sequence[str], wanted: Sequence[str], separator: str) -> str:
-    """Return a record with its fields in the order of another header; one of another length stays as it is."""
-    if tuple(header) == tuple(wanted):
-        return text
-    fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    if len(fields) != len(header) or set(header) != set(wanted):
-        return text
-    by_name = dict(zip(header, fields, strict=True))
-    return format_record([by_name[name] for name in wanted], separator).decode().removesuffix("\n")

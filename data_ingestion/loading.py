@@ -30,7 +30,7 @@ from data_ingestion.source_reader import SourceReader
 from data_ingestion.tally import Tally
 from data_ingestion.texts import Texts, count_texts
 from data_ingestion.typed_blocks import Layout, read_block, read_texts
-from data_ingestion.validation import CheckedBlock, Finding, Reject, check_block, check_columns
+from data_ingestion.validation import SHOWN, CheckedBlock, Finding, Reject, check_block, check_columns, check_names
 
 PEEK_BYTES = 1024 * 1024
 MIN_PEEK_BYTES = 64 * 1024  # of each file, and of the beginning of each
@@ -172,7 +172,9 @@ def _iterate_blocks(
                 mark = mark or (None if reader.is_table else block.separator)
                 if infers and reader is not readers[0]:
                     check_same_columns(header, list(layout.contract.columns), block.source)
-                elif not infers:
+                if infers:
+                    check_names(header, block.source)
+                else:
                     notes += [
                         note for note in check_columns(header, layout.contract, block.source) if note not in notes
                     ]
@@ -221,11 +223,16 @@ def _take_in(state: _State, outcome: _Outcome) -> None:
     """Add a block to what is known; called in the order of the blocks."""
     state.tally.add(outcome.rows, outcome.checked.rejects)
     for name, facts in outcome.facts.items():
-        state.facts.setdefault(name, ColumnFacts()).add(facts)
+        known = state.facts.get(name)
+        if known is not None:
+            known.add(facts)
+            continue
+        facts.merge_levels()
+        state.facts[name] = facts  # whole before any thread sees it
     for finding in outcome.checked.findings:
-        known = state.findings.setdefault((finding.column, finding.rule), Finding(finding.column, finding.rule, 0))
-        known.add(finding)
-        if len(known.lines) >= 5:
+        found = state.findings.setdefault((finding.column, finding.rule), Finding(finding.column, finding.rule, 0))
+        found.add(finding)
+        if len(found.places) >= SHOWN:
             state.located |= {(finding.column, finding.rule)}
     state.sample.add(outcome.picked)
     state.head = take_head(state.head, outcome.checked.rows)

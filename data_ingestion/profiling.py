@@ -57,17 +57,13 @@ class ColumnFacts:
 
     def add(self, other: "ColumnFacts") -> None:
         """Take in the facts of the next block."""
-        is_first = not self.rows
         self.rows += other.rows
         self.missing += other.missing
         self.faults += other.faults
         self.forms += other.forms
         self.low = _pick(min, self.low, other.low)
         self.high = _pick(max, self.high, other.high)
-        if is_first:
-            self.levels, self.max_levels = other.levels, other.max_levels
-            self.merge_levels()
-        elif self.levels is not None:
+        if self.levels is not None:
             self._waiting.append(other.levels) if other.levels is not None else self._forget_levels()
         if sum(len(part.values) for part in self._waiting) > min(_MERGED_AT_ONCE, self.max_levels):
             self.merge_levels()

@@ -27,6 +27,7 @@ Strategy = Literal["hash", "stratified", "group", "time"]
 
 LOADER = "data_ingestion/data_loader.py"
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?")
+SEPARATOR = r"^[\t !#-~]$"  # one character of ASCII, and no quote
 MAX_NUMBER = 1e30  # sums and squares of such numbers stay within a float64, and they within a float32
 EXACT_INTEGERS = 2**53  # every integer up to here is itself as a float64
 WHOLE_FILE = "*"  # the key of the file's own checksum among those of its columns
@@ -111,7 +112,7 @@ class Column(BaseModel):
                 continue
             if self.kind == "datetime":
                 parse_datetime(str(bound), ISO)
-            elif self.kind not in ("number", "integer") or isinstance(bound, str):
+            elif self.kind not in ("number", "integer") or isinstance(bound, str) or not abs(bound) <= MAX_NUMBER:
                 raise ValueError(f"{bound!r} is no bound for a column of kind {self.kind}")
         return self
 
@@ -129,7 +130,7 @@ class Contract(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: StrictStr
-    separator: StrictStr = Field(",", min_length=1, max_length=1)
+    separator: StrictStr = Field(",", pattern=SEPARATOR)
     encoding: StrictStr | None = None
     target: StrictStr
     task: Task
@@ -231,6 +232,8 @@ def read_contract(path: Path) -> tuple[Contract, dict[str, str]]:
             f"{path} must be a mapping of keys to values. Correct it, or delete the file to start afresh."
         )
     inferred = content.pop("inferred", None) or {}
+    if not isinstance(inferred, dict):
+        raise PipelineError(f"{path}: inferred must map columns to checksums. Correct it, or delete the whole key.")
     return parse_contract(content, str(path)), {str(k): str(v) for k, v in inferred.items()}
 
 
@@ -266,7 +269,7 @@ def format_contract(
     for name, column in columns.items():
         comment = (comments or {}).get(name)
         text += f"  # {comment}\n" if comment else ""
-        text += "".join(f"  {line}\n" for line in _dump({name: column}).splitlines())
+        text += "".join(f"  {line}\n" for line in _dump({name: column}).removesuffix("\n").split("\n"))
     return (text + _dump({"inferred": dict(inferred)})).encode()
 
 
@@ -282,8 +285,12 @@ class _Dumper(yaml.SafeDumper):
 _LOOKS_NUMERIC = re.compile(r"[+-]?[.\d][\d_.:eE+-]*")  # to some YAML reader or other
 
 
+_ENDS_A_LINE = re.compile("[\x85\u2028\u2029]")  # to YAML, though not to a CSV
+
+
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if _LOOKS_NUMERIC.fullmatch(text) else None)
+    style = "'" if _LOOKS_NUMERIC.fullmatch(text) else '"' if _ENDS_A_LINE.search(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 REFUSED = {  # by their first bytes: what people name by mistake
     b"PK\x03\x04": "a zip archive or a spreadsheet",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"%PDF": "a PDF",
+    b"SQLite": "an SQLite database",
+    b"ORC": "an ORC file",
+    b"FEA1": "a Feather file of the first version",
+    b"\xff\xff\xff\xff": "an Arrow stream, not an Arrow file",
+    b"\xff\xfe\0\0": "a text in UTF-32",
 }
 PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 TABLES = (b"PAR1", b"ARROW1")
@@ -60,7 +66,9 @@ class SourceReader:
         elif MARKS.get(mark) == "utf-16" and not source.encoding:
             self.notes.append("read as UTF-16, which its byte-order mark announces")
         try:
-            codecs.lookup(self.encoding)
+            b" ".decode(self.encoding)  # says of rot13 and base64 too that they are none
+        except UnicodeError:  # half a character of UTF-16
+            pass
         except LookupError as err:
             raise PipelineError(f'unknown encoding "{self.encoding}". Known: utf-8, utf-16, latin-1, cp1252.') from err
 
@@ -169,8 +177,9 @@ class SourceReader:
             return
         decoder = codecs.getincrementaldecoder(self.encoding)()
         try:
+            yield decoder.decode(next(pieces, b"")).removeprefix("\ufeff").encode()
             for piece in pieces:
-                yield decoder.decode(piece).removeprefix("\ufeff").encode()
+                yield decoder.decode(piece).encode()
             yield decoder.decode(b"", final=True).encode()
         except UnicodeError as err:
             begins = "begins like UTF-16 but is not" if self.encoding == "utf-16" else f"is not {self.encoding}"

@@ -80,7 +80,7 @@ class TableFile:
                 yield (number + 1) / self._arrow.num_record_batches, batch.slice(start, _BATCH_ROWS)
 
     def _check_columns(self, schema: pa.Schema) -> None:
-        nested = [f.name for f in schema if pa.types.is_nested(f.type) or pa.types.is_binary(f.type)]
+        nested = [field.name for field in schema if not _is_plain(field.type)]
         if nested:
             raise PipelineError(
                 f"{self._name}: expected one plain value in each cell, got lists, structs or bytes in "
@@ -95,6 +95,13 @@ class TableFile:
 
     def _damage(self) -> PipelineError:
         return PipelineError(f"{self._name} is cut short or damaged: it cannot be read as a table. Copy it again.")
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Return whether the cells of a column are single values that a CSV can hold."""
+    t = pa.types
+    tests = (t.is_nested, t.is_binary, t.is_large_binary, t.is_fixed_size_binary, t.is_binary_view, t.is_interval)
+    return not any(test(kind) for test in tests)
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

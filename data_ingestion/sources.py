@@ -6,16 +6,16 @@ source_reader.py reads them.
 import glob
 import hashlib
 import os
-import shutil
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from data_ingestion.handoff import REPOSITORY, PipelineError, Workspace, sha256_file, write_error
+from data_ingestion.handoff import REPOSITORY, PipelineError, Workspace, naming_errors, sha256_file
 
 ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".zst", ".parquet", ".arrow", ".feather")
 COPIED_BYTES = 1024 * 1024
@@ -67,8 +67,13 @@ def find_sources(given: str, workspace: Workspace) -> tuple[list[Source], str]:
         kept = _keep_stream(given, workspace)
         name = "standard input" if given == STDIN else given
         return [check_source(kept, name, workspace)], name
-    parts = [given] if find_place(given, workspace.root) else [part.strip() for part in given.split(",")]
+    parts = [given] if find_place(given, workspace.root) else [p.strip() for p in given.split(",") if p.strip()]
+    if not parts:
+        raise PipelineError(f'--source "{given}" names no file. Name an existing CSV: --source path/to/file.csv')
     paths = [path for part in parts for path in _list_paths(part, workspace)]
+    twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if twice:
+        raise PipelineError(f"{workspace.show(twice[0])} is named twice. Name it once: its rows would count twice.")
     sources = [check_source(path, workspace.show(path), workspace) for path in paths]
     name = ", ".join(workspace.show(find_place(part, workspace.root) or Path(part)) for part in parts)
     return sources, name
@@ -83,18 +88,26 @@ def find_place(given: str, root: Path) -> Path | None:
 def _list_paths(part: str, workspace: Workspace) -> list[Path]:
     place = find_place(part, workspace.root)
     if place is not None and place.is_dir():
-        own = {workspace.raw, workspace.rejected, workspace.rejected_csv, workspace.processed}
-        found = sorted(p for p in place.iterdir() if p.suffix.lower() in ENDINGS and p not in own and p.is_file())
+        found = sorted(
+            path for path in place.iterdir() if path.suffix.lower() in ENDINGS and _is_input(path, workspace)
+        )
         if not found:
             raise PipelineError(f"{place} is a folder without CSV, Parquet or Arrow files. Name a file: --source FILE")
         return found
     if place is None and glob.has_magic(part):
         for folder in (Path.cwd(), workspace.root, REPOSITORY):
-            matches = sorted(glob.glob(str(folder / part), recursive=True))
+            matches = [Path(os.path.abspath(match)) for match in sorted(glob.glob(str(folder / part), recursive=True))]
+            matches = [path for path in matches if _is_input(path, workspace)]
             if matches:
-                return [Path(os.path.abspath(match)) for match in matches]
+                return matches
         raise PipelineError(f"no file matches {part}. Name an existing CSV: --source path/to/file.csv")
     return [place or Path(os.path.abspath(part))]
+
+
+def _is_input(path: Path, workspace: Workspace) -> bool:
+    """Return whether a file may be meant by a folder or a pattern: neither hidden, nor what the stages wrote."""
+    own = {workspace.raw, workspace.rejected, workspace.rejected_csv, workspace.processed}
+    return path.is_file() and not path.name.startswith(".") and path not in own
 
 
 def check_source(path: Path, name: str, workspace: Workspace) -> Source:
@@ -128,14 +141,26 @@ def check_source(path: Path, name: str, workspace: Workspace) -> Source:
 def _keep_stream(given: str, workspace: Workspace) -> Path:
     """Copy a pipe or an address to a file, because the rows may have to be read more than once."""
     kept = _kept_stream(workspace)
-    try:
-        with _open_stream(given) as stream, kept.open("wb") as file:
-            shutil.copyfileobj(stream, file, COPIED_BYTES)
-    except OSError as err:
-        if err.filename in (None, str(kept)) and err.errno:
-            raise write_error(kept, err, kept) from err
-        raise PipelineError(f"{given} cannot be read: {err}. Download it, then name the file: --source FILE") from err
+    with naming_errors(kept), kept.open("wb") as file, _open_stream(given) as stream:
+        for piece in _read_stream(stream, given):
+            file.write(piece)
     return kept
+
+
+def _read_stream(stream: IO[bytes], given: str) -> Iterator[bytes]:
+    while True:
+        try:
+            piece = stream.read(COPIED_BYTES)
+        except OSError as err:
+            raise _unreadable(given, err) from err
+        if not piece:
+            return
+        yield piece
+
+
+def _unreadable(given: str, err: Exception) -> PipelineError:
+    why = " ".join(str(err).split())
+    return PipelineError(f"{given} cannot be read: {why}. Download it, then name the file: --source FILE")
 
 
 def _kept_stream(workspace: Workspace) -> Path:
@@ -144,7 +169,7 @@ def _kept_stream(workspace: Workspace) -> Path:
 
 def _open_stream(given: str) -> IO[bytes]:
     if given == STDIN:
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             raise PipelineError("--source - reads a pipe, and there is none. Pipe a CSV into it, or name a file.")
         return sys.stdin.buffer
     import pyarrow as pa
@@ -157,7 +182,10 @@ def _open_stream(given: str) -> IO[bytes]:
             f"{given} is not an address that PyArrow opens (s3, gs, abfs, hdfs, file). Download it, for one with: "
             f'curl -o data/file.csv "{given}"'
         ) from err
-    stream: IO[bytes] = filesystem.open_input_stream(path, compression=None)
+    try:
+        stream: IO[bytes] = filesystem.open_input_stream(path, compression=None)
+    except OSError as err:
+        raise _unreadable(given, err) from err
     return stream
 
 

@@ -68,10 +68,6 @@ class Texts:
         """Return how many stand for a mask over the distinct ones."""
         return int(self.counts[np.asarray(mask)].sum())
 
-    def mean_length(self) -> float:
-        """Return the mean number of characters."""
-        return float(np.average(np.asarray(pc.utf8_length(self.values)), weights=self.counts)) if self.total else 0.0
-
     def count_forms(self) -> Forms:
         """Return how many are written how."""
         is_number = pc.match_substring_regex(self.values, NUMBER)

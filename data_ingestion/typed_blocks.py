@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from data_ingestion import casting
-from data_ingestion.csv_reader import CACHED, Block, check_encoding
+from data_ingestion.csv_reader import CACHED, Block, check_encoding, find_paired_quotes
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import ISO, MAX_NUMBER, Column, Contract
 
@@ -22,7 +22,8 @@ LEVELS = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = (pa.string(), LEVELS)
 MAX_INTEGER = 10**18 - 1  # 18 digits
 _FIRST_MOMENT = -62_135_596_800_000_000  # year 1, in microseconds since 1970
-_DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _BLANK, _QUOTE, _NEWLINE, _RETURN = 48, 57, 120, 32, 32, 34, 10, 13
+_DIGIT_0, _DIGIT_9, _LOWER_X, _CASE_BIT, _BLANK, _QUOTE = 48, 57, 120, 32, 32, 34
+_TAB, _NEWLINE, _RETURN = 9, 10, 13
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Layout:
     contract : the columns
     without_levels : columns of texts that hardly ever repeat
     finds_zeros : whether numbers with leading zeros are looked for, as inference must
-    careful : columns that hold texts which Arrow does not read; grows while reading, and decides nothing but speed
+    careful : columns that hold texts which Arrow does not read; grows while reading, and changes speed alone, because
+        what Arrow does read it reads as the contract means, see `is_read_by_arrow` and `may_be_values`
     """
 
     contract: Contract
@@ -51,7 +53,8 @@ class Layout:
     def read_type(self, name: str) -> pa.DataType:
         """Return the type that Arrow reads a column as."""
         column = self.contract.columns[name]
-        if name in self.careful or not is_read_by_arrow(column):
+        spellings = self.contract.missing_spellings(name)
+        if name in self.careful or not is_read_by_arrow(column) or may_be_values(column, spellings):
             return pa.string() if name in self.without_levels else LEVELS
         return casting.arrow_type(column)
 
@@ -61,6 +64,12 @@ def is_read_by_arrow(column: Column) -> bool:
     if column.kind == "datetime":
         return column.format in (None, ISO)
     return column.kind == "integer" or (column.kind == "number" and casting.is_plain_number(column))
+
+
+def may_be_values(column: Column, missing: Sequence[str]) -> bool:
+    """Return whether a spelling of missing reads as a value: Arrow would take it for one where blanks surround it."""
+    values = casting.cast_column(pa.array(missing, pa.string()), column, [""]).values
+    return bool(len(values) > values.null_count)
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ def read_block(block: Block, layout: Layout) -> TypedBlock:
         misfits = []
         texts = table = _parse_texts(block, types | dict.fromkeys(doubtful, LEVELS), layout.missing, misfits)
     else:
-        doubtful = _find_doubtful(block, table, layout)
+        doubtful = _find_doubtful(block, table, bool(misfits), layout)
         texts = _parse_texts(block, dict.fromkeys(doubtful, LEVELS), layout.missing, []) if doubtful else table
     columns: dict[str, TypedColumn] = {}
     for name in names:
@@ -187,14 +196,14 @@ def _join(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _find_doubtful(block: Block, table: pa.Table, layout: Layout) -> list[str]:
+def _find_doubtful(block: Block, table: pa.Table, has_misfits: bool, layout: Layout) -> list[str]:
     """Return the columns in which Arrow may have taken what the contract does not mean."""
     doubtful = {name for name in table.column_names if not _is_plain(table[name], layout.finds_zeros)}
     columns = layout.contract.columns
     integers = {f.name for f in table.schema if pa.types.is_integer(f.type)}
     numbers = {f.name for f in table.schema if pa.types.is_floating(f.type)} if layout.finds_zeros else set()
     if integers or numbers:
-        found = find_zero_led(block, table.num_rows, layout.finds_zeros)
+        found = find_zero_led(block, table.num_rows, has_misfits, layout.finds_zeros)
         doubtful |= (integers | numbers) & found
     return [name for name in columns if name in doubtful]
 
@@ -245,32 +254,35 @@ def _find_zeros(data: NDArray[np.uint8], edges: Sequence[int], with_digits: bool
     return np.concatenate(found)
 
 
-def find_zero_led(block: Block, num_rows: int, with_digits: bool) -> set[str]:
+def find_zero_led(block: Block, num_rows: int, has_misfits: bool, with_digits: bool) -> set[str]:
     """Return the columns that may hold a hexadecimal number, or digits behind a leading zero.
 
     Parameters
     ----------
     block : the records
     num_rows : how many records fit the header
+    has_misfits : whether others do not
     with_digits : whether 007 is looked for, or only 0x07
     """
     data = np.frombuffer(block.view, dtype=np.uint8)
     quotes = block.find_bytes(_QUOTE)
-    edges = [block.separator.encode()[-1], _NEWLINE, _RETURN, _BLANK, *([_QUOTE] if len(quotes) else [])]
+    edges = [ord(block.separator), _NEWLINE, _RETURN, _BLANK, _TAB, *([_QUOTE] if len(quotes) else [])]
     places = _find_zeros(data, edges, with_digits)
     is_edge = np.zeros(256, dtype=bool)
     is_edge[edges] = True
-    is_blank = data[places - 1] == _BLANK  # which stands for an edge only behind another one
+    before = data[places - 1]
+    is_blank = (before == _BLANK) | (before == _TAB)  # which stands for an edge only behind another one
     places = places[~is_blank | (places == 1) | is_edge[data[places - 2]]]
     if data[0] == _DIGIT_0:  # nothing stands before the first value
         places = np.append(places, 0)
     if not len(places):
         return set()
-    if len(block.separator.encode()) > 1:
+    paired = find_paired_quotes(block.view, len(data), block.separator)
+    if has_misfits or paired is None:
         return set(block.header)
     ends = np.flatnonzero((data == ord(block.separator)) | (data == _NEWLINE))
-    if len(quotes):
-        ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    if len(paired):
+        ends = ends[np.searchsorted(paired, ends) % 2 == 0]
     if len(ends) + (data[-1] != _NEWLINE) != num_rows * len(block.header):  # records that do not fit, or blank lines
         return set(block.header)
     fields = np.unique(np.searchsorted(ends, places) % len(block.header))

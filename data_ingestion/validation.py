@@ -18,22 +18,23 @@ from data_ingestion.params import suggest
 from data_ingestion.schema import LOADER, Column, Contract, join_names
 from data_ingestion.typed_blocks import LEVELS, Layout, TypedBlock, TypedColumn, read_texts
 
+MARKS = ("rejected_id", "rejected_file", "rejected_line", "rejected_reason")  # before the file's own, in rejected.csv
 TARGET_MISSING = "target missing"
 SHOWN = 5
-REJECTED_SCHEMA = pa.schema(
-    {"file": pa.string(), "line": pa.int64(), "column": pa.string(), "reason": pa.string(), "text": pa.string()}
-)
+_REJECTED = ("id", "file", "line", "column", "reason", "text")
+REJECTED_SCHEMA = pa.schema({name: pa.int64() if name == "line" else pa.string() for name in _REJECTED})
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A record that is set aside: where it stands, the column at fault, why, and its text in the file."""
+    """A record that is set aside: where it stands, the column at fault, why, and its text; rejects.py gives the id."""
 
     file: str
     line: int
     column: str | None
     reason: str
     text: str
+    id: str = ""
 
 
 @dataclass
@@ -45,25 +46,27 @@ class Finding:
     column : its name
     rule : what was not expected, in words
     count : in how many rows
-    lines : the first five
+    places : file and line of the first five
     """
 
     column: str
     rule: str
     count: int
-    lines: list[int] = field(default_factory=list)
+    places: list[tuple[str, int]] = field(default_factory=list)
 
     def add(self, other: "Finding") -> None:
         """Take in what the next block says."""
         self.count += other.count
-        self.lines = (self.lines + other.lines)[:SHOWN]
+        self.places = (self.places + other.places)[:SHOWN]
 
-    def __str__(self) -> str:
+    def describe(self, source: str) -> str:
+        """Return it in words; files are named when the source holds several."""
         said = f'column "{self.column}": {self.count:,} {self.rule}'
-        if not self.lines:
+        if not self.places:
             return said
-        more = f", +{self.count - len(self.lines):,} more" if self.count > len(self.lines) else ""
-        return f"{said} (line{'s' * (len(self.lines) > 1)} {', '.join(map(str, self.lines))}{more})"
+        lines = [str(line) if file == source else f"{file} {line}" for file, line in self.places]
+        more = f", +{self.count - len(lines):,} more" if self.count > len(lines) else ""
+        return f"{said} (line{'s' * (len(lines) > 1)} {', '.join(lines)}{more})"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def check_columns(names: Sequence[str], contract: Contract, source: str) -> list
     ------
     PipelineError : columns that are used are missing; near names are offered for each
     """
+    check_names([name for name in names if name not in contract.columns], source)
     extra = [name for name in names if name not in contract.columns]
     absent = [n for n, column in contract.columns.items() if column.role != "ignored" and n not in names]
     if len(absent) == 1:
@@ -97,6 +101,15 @@ def check_columns(names: Sequence[str], contract: Contract, source: str) -> list
             f"python {LOADER} --infer"
         )
     return [f"left out: {join_names(extra)}, unknown to data/schema.yaml"] if extra else []
+
+
+def check_names(names: Sequence[str], source: str) -> None:
+    """Raise when a source has the columns that rejected.csv adds to its own."""
+    taken = [name for name in names if name in MARKS]
+    if tuple(taken) == MARKS:
+        raise PipelineError(f"{source} holds rejected rows. When they are mended, feed them back: --append {source}")
+    if taken:
+        raise PipelineError(f"{source}: rejected.csv needs the column name {join_names(taken)}. Rename it.")
 
 
 def raw_schema(contract: Contract) -> pa.Schema:
@@ -226,7 +239,8 @@ def _locate(
     misfits = {misfit.number - 1: misfit.reason for misfit in typed.misfits}
     fitting = np.setdiff1d(np.arange(len(starts)), list(misfits))  # the record of each row
     for finding, rows in wanted:
-        finding.lines = (lines[fitting[rows[:SHOWN]]] + block.line - 1).tolist()
+        shown = (lines[fitting[rows[:SHOWN]]] + block.line - 1).tolist()
+        finding.places = [(block.source, line) for line in shown]
     reasons: dict[int, tuple[str | None, str]] = {place: (None, reason) for place, reason in misfits.items()}
     reasons |= {int(fitting[row]): fault for row, fault in faults.items()}
     return [
@@ -242,7 +256,7 @@ def _locate(
 
 
 def build_rejected(rejects: Sequence[Reject]) -> pa.Table:
-    """Return rejected rows as a table: file, line (int64), column, reason, and the text as it stands in the file."""
+    """Return rejected rows as a table, their texts as they stand in the file."""
     names = REJECTED_SCHEMA.names
     return pa.table({name: [getattr(reject, name) for reject in rejects] for name in names}, REJECTED_SCHEMA)
 

@@ -286,8 +286,11 @@ HEADER = ["size", "color", "some", "price"]
 def load(call_stage, root: Path, tmp_path: Path) -> Load:
     def run(rows: Sequence[Sequence[object]], *flags: object, header: Sequence[str] = HEADER):  # type: ignore[no-untyped-def]
         (tmp_path / "my.csv").write_text(format_csv(header, rows), encoding="utf-8", newline="")
-        return call_stage("load", root, "--source", tmp_path / "my.csv", "--target", "price", *flags)
+        return run.again(*flags)  # type: ignore[attr-defined]
 
+    run.again = lambda *flags: call_stage(  # type: ignore[attr-defined]
+        "load", root, "--source", tmp_path / "my.csv", "--target", "price", *flags
+    )
     return run
 
 
@@ -368,56 +371,93 @@ def test_profile_and_comments_tell_what_the_columns_hold(load: Load, root: Path)
     assert "  # 4 of 200 missing; quantiles 5/25/50/75/95 %: 0, 1, 3, 5, 6; 7 different values\n  some:\n" in text
 
 
-# Mended rows
+# What an independent review broke
 
 
-@pytest.fixture
-def with_rejects(load: Load, root: Path) -> Path:
-    """A load of 300 rows, of which two are set aside; the file in which to mend them."""
-    rows = good_rows(300)
-    rows[4][0] = "tall"
-    rows[8] = rows[8][:2]
-    rows[19][3] = ""
-    assert load(rows).returncode == 0
-    return root / "data" / "rejected.csv"
+def set_missing(root: Path, column: str, spellings: str) -> None:
+    edit_schema(root, f"  {column}:\n    kind:", f"  {column}:\n    missing: {spellings}\n    kind:")
 
 
-def test_rejected_rows_can_be_mended_and_fed_back(call_stage, root: Path, with_rejects: Path) -> None:
-    text = with_rejects.read_text(encoding="utf-8")
-    assert text.splitlines()[0] == "rejected_file,rejected_line,rejected_reason,size,color,some,price"
-    with_rejects.write_text(text.replace(",tall,", ",1.5,").replace("4.75,blue,5,", "4.75,blue,5,11"), encoding="utf-8")
-    done = call_stage("load", root, "--append", with_rejects)
+@pytest.mark.parametrize("blanks", ["", "  ", "\t"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_number_that_means_missing_is_missing_everywhere(
+    load: Load, root: Path, monkeypatch: pytest.MonkeyPatch, workers: int, blanks: str
+) -> None:
+    monkeypatch.setattr(csv_reader, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(loading, "count_workers", lambda: workers)
+    load(good_rows())
+    set_missing(root, "some", "['-999']")
+    rows = good_rows()
+    for place in range(0, 200, 3):
+        rows[place][2] = f"{blanks}-999{blanks}"
+    rows[100][2] = "+3"
+    done = load(rows)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "2 rows of 3 fit" in done.stdout
-    raw = pq.read_table(root / "data" / "raw.parquet").to_pylist()
-    assert len(raw) == 299
-    assert [row["size"] for row in raw[-2:]] == [1.5, 4.75]
-    (left,) = pq.read_table(root / "data" / "rejected.parquet").to_pylist()
-    assert (left["line"], left["reason"], left["text"]) == (10, "expected 4 fields, got 2", "2.0,red")
-    assert len(with_rejects.read_text(encoding="utf-8").splitlines()) == 2
-    assert call_stage("preprocess", root).returncode == 0
+    found = pq.read_table(root / "data" / "raw.parquet")["some"].to_pylist()
+    assert found == [None if i % 3 == 0 or (i % 50 == 0 and i != 100) else 3 if i == 100 else i % 7 for i in range(200)]
 
 
-def test_row_is_fed_back_once(call_stage, root: Path, tmp_path: Path, with_rejects: Path) -> None:
-    mended = tmp_path / "mended.csv"
-    mended.write_text(with_rejects.read_text(encoding="utf-8").replace(",tall,", ",1.5,"), encoding="utf-8")
-    assert "1 row of 3 fit" in call_stage("load", root, "--append", mended).stdout
+@pytest.mark.parametrize("text", ["wait\x85what", "a\u2028b", "a\u2029b", "\x07", "a: b", "- c", "'", '"', "#x", "é"])
+def test_contract_reads_as_it_was_written_whatever_names_and_categories_hold(load: Load, root: Path, text: str) -> None:
+    rows = [[*row, text if i % 3 else "plain"] for i, row in enumerate(good_rows())]
+    header = [*HEADER, text]
+    assert load(rows, header=header).returncode == 0
+    done = load(rows, header=header)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "note" not in done.stdout
+
+
+@pytest.mark.parametrize("text", ["\t0x1F", "0x1F", " 0x1f", "-0x1", '"0x1F"'])
+def test_hexadecimal_number_is_none_of_ours(load: Load, root: Path, text: str) -> None:
+    rows = good_rows()
+    load(rows)
+    rows[7][2] = "@"
+    content = format_csv(HEADER, rows).replace("@", text)
+    content += '2,"5"" x",1\n3,blue,2,4\n\n'  # a record that does not fit, a quote in a field, a blank line
+    (root.parent / "my.csv").write_text(content, encoding="utf-8", newline="")
+    done = load.again()  # type: ignore[attr-defined]
+    assert done.returncode == 0, done.stderr
+    assert 31 not in pq.read_table(root / "data" / "raw.parquet")["some"].to_pylist()
+    assert [row["line"] for row in pq.read_table(root / "data" / "rejected.parquet").to_pylist()] == [9, 202]
+
+
+def test_edit_that_no_longer_fits_what_is_inferred_is_refused(load: Load, root: Path) -> None:
+    load(good_rows())
+    edit_schema(root, "  size:\n    kind: number\n    role: feature", "  size:\n    kind: number\n    role: ignored")
     before = snapshot(root)
-    done = call_stage("load", root, "--append", mended)
-    assert "0 rows of 3 fit" in done.stdout
-    assert "fed back before, so left out: 1 row" in done.stdout
-    assert {name: content for name, content in snapshot(root).items() if name in before} == before
+    rows = [[row[0], "red", 1, row[3]] for row in good_rows()]
+    assert_refused(load(rows, "--infer"), "no column has the role feature")
+    assert snapshot(root) == before
 
 
-def test_load_knows_of_rows_that_were_fed_back(call_stage, root: Path, tmp_path: Path, with_rejects: Path) -> None:
-    with_rejects.write_text(with_rejects.read_text(encoding="utf-8").replace(",tall,", ",1.5,"), encoding="utf-8")
-    call_stage("load", root, "--append", with_rejects)
-    flags = ["--source", tmp_path / "my.csv", "--target", "price"]
-    assert "is up to date" in call_stage("load", root, *flags, "--if-changed").stdout
-    assert "1 row fed back with --append before must be fed back again" in call_stage("load", root, *flags).stdout
+@pytest.mark.parametrize(
+    ("old", "new", "fragment"),
+    [
+        ("max: 49.75", "max: 1.0e+40", "is no bound"),
+        ("separator: ','", "separator: é", "separator"),
+        ("inferred:\n", "inferred: abc\nignored:\n", "inferred must map columns to checksums"),
+    ],
+)
+def test_contract_with_what_cannot_be_is_refused(load: Load, root: Path, old: str, new: str, fragment: str) -> None:
+    load(good_rows())
+    edit_schema(root, old, new)
+    assert_refused(load(good_rows()), fragment)
 
 
-def test_rows_of_another_file_may_be_added(call_stage, root: Path, tmp_path: Path, with_rejects: Path) -> None:
-    (tmp_path / "more.csv").write_text(format_csv(HEADER, good_rows(10)), encoding="utf-8")
-    assert "10 rows of 10 fit" in call_stage("load", root, "--append", tmp_path / "more.csv").stdout
-    assert pq.read_metadata(root / "data" / "raw.parquet").num_rows == 307
+@pytest.mark.parametrize(
+    "flags", [["--separator", "é"], ["--separator", '"'], ["--encoding", "rot13"], ["--encoding", "zlib"]]
+)
+def test_separator_and_encoding_that_cannot_be_are_refused(load: Load, flags: list[str]) -> None:
+    assert_refused(load(good_rows(), *flags), flags[1].strip('"') or "--separator")
+
+
+def test_message_is_one_line_whatever_a_cell_holds(load: Load) -> None:
+    load(good_rows())
+    assert_refused(load([["oo\nps\x1b[31m", *row[1:]] for row in good_rows()]), r'got "oo\nps\x1b[31m"')
+
+
+def test_text_column_stays_one_however_many_rows_may_be_at_fault(load: Load, root: Path) -> None:
+    rows = [[row[0], "7" if i % 4 == 0 else row[1], *row[2:]] for i, row in enumerate(good_rows())]
+    assert load(rows, "--max-rejected", "1").returncode == 0
+    contract, _ = contracts.read_contract(root / "data" / "schema.yaml")
+    assert contract.columns["color"].categories == ["7", "blue", "red"]

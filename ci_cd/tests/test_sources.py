@@ -17,6 +17,7 @@ import pytest
 from conftest import REPOSITORY, STAGES, clean_environment
 from small_runs import assert_refused
 
+from data_ingestion import source_reader
 from data_ingestion.handoff import PipelineError, Workspace
 from data_ingestion.source_reader import SourceReader
 from data_ingestion.sources import find_sources
@@ -190,6 +191,51 @@ def test_folder_without_tables_and_pattern_without_matches_are_refused(load, tmp
     assert_refused(load(tmp_path / "empty" / "*.csv"), "no file matches", "--source")
 
 
+@pytest.mark.parametrize("given", ["{0}/1.csv,{0}/1.csv", "{0}/*.csv,{0}/1.csv"])
+def test_file_that_is_named_twice_is_refused(load, tmp_path: Path, given: str) -> None:
+    write_months(tmp_path / "months")
+    assert_refused(load(given.format(tmp_path / "months")), "1.csv is named twice")
+
+
+def test_empty_parts_of_a_list_name_nothing(load, tmp_path: Path) -> None:
+    write_months(tmp_path / "months")
+    assert "50 rows" in load(f"{tmp_path}/months/1.csv, ,").stdout
+    assert_refused(load(" , ", "--infer"), "names no file")
+
+
+def test_pattern_leaves_out_hidden_files_and_what_the_stages_wrote(load, tmp_path: Path) -> None:
+    data = tmp_path / "root" / "data"
+    data.mkdir(parents=True)
+    (data / "mine.csv").write_text(text_of(range(100)) + "tall,grün,7\n", encoding="utf-8")
+    (data / "._mine.csv").write_bytes(b"\0\1")
+    for _ in range(2):
+        done = load(data / "*.csv")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "101 rows" in done.stdout
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), b"\xef\xbb\xbf", b"\n\n"])
+@pytest.mark.parametrize("flags", [[], ["--separator", ","]])
+def test_source_without_text_is_said_to_be_empty(load, tmp_path: Path, content: bytes, flags: list[str]) -> None:
+    (tmp_path / "my.csv").write_bytes(content)
+    assert_refused(load(tmp_path / "my.csv", *flags), "is empty")
+
+
+@pytest.mark.parametrize(("first", "title"), [(b"%PDF-1.7", "a PDF"), (b"\xff\xff\xff\xff\x10", "an Arrow stream")])
+def test_file_of_another_sort_is_named(load, tmp_path: Path, first: bytes, title: str) -> None:
+    (tmp_path / "my.csv").write_bytes(first + b"\0" * 100)
+    assert_refused(load(tmp_path / "my.csv"), title)
+
+
+def test_byte_order_mark_within_the_text_stays(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_reader, "PIECE_BYTES", 64)
+    text = text_of(range(100)).replace("grün", "\ufeffgrün")
+    (tmp_path / "my.csv").write_bytes(b"\xff\xfe" + text.encode("utf-16-le"))
+    assert load(tmp_path / "my.csv").returncode == 0
+    names = read_raw(tmp_path)["name"].to_pylist()
+    assert names == [["rød", "\ufeffgrün", "blå"][i % 3] for i in range(100)]
+
+
 def test_pipe_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
     flags = ["--root", tmp_path / "root", "--source", "-", "--target", "price"]
     done = subprocess.run(
@@ -211,6 +257,7 @@ def test_address_is_opened_by_pyarrow(load, tmp_path: Path) -> None:
     done = load(f"file://{tmp_path}/whole.csv")
     assert (done.returncode, done.stderr) == (0, "")
     assert read_raw(tmp_path).num_rows == 100
+    assert_refused(load(f"file://{tmp_path}/absent.csv"), "absent.csv cannot be read", "name the file")
     refused = load("https://example.org/whole.csv", "--infer")
     assert_refused(
         refused, "is not an address that PyArrow opens", 'curl -o data/file.csv "https://example.org/whole.csv"'

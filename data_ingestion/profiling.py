@@ -25,6 +25,7 @@ MAX_SAMPLE_CELLS = 4_000_000
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _HEAD_ROWS = 1_000
 _TOP = 10
+_SHOWN_CHARS = 200
 
 
 @dataclass
@@ -260,7 +261,7 @@ class Profile:
         if facts.levels is not None and column.kind in ("category", "boolean", "text"):
             order = np.argsort(-facts.levels.counts, kind="stable")[:_TOP]
             top = zip(facts.levels.values.take(order).to_pylist(), facts.levels.counts[order].tolist(), strict=True)
-            described["top"] = [{"value": value, "rows": count} for value, count in top]
+            described["top"] = [{"value": _plain(value), "rows": count} for value, count in top]
         examples = pc.unique(self.head[name].combine_chunks().drop_null()).slice(0, 5).to_pylist()
         return described | {"examples": [_plain(value) for value in examples]}
 
@@ -297,6 +298,9 @@ def estimate_distinct(counts: NDArray[np.int64]) -> int:
 
 
 def _plain(value: object) -> object:
+    """Return a value as JSON can hold it, long texts cut."""
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN_CHARS else value[:_SHOWN_CHARS] + "…"
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 

@@ -266,12 +266,12 @@ def find_zero_led(block: Block, num_rows: int, has_misfits: bool, with_digits: b
     """
     data = np.frombuffer(block.view, dtype=np.uint8)
     quotes = block.find_bytes(_QUOTE)
-    edges = [ord(block.separator), _NEWLINE, _RETURN, _BLANK, _TAB, *([_QUOTE] if len(quotes) else [])]
+    blanks = [byte for byte in (_BLANK, _TAB) if byte != ord(block.separator)]
+    edges = [ord(block.separator), _NEWLINE, _RETURN, *blanks, *([_QUOTE] if len(quotes) else [])]
     places = _find_zeros(data, edges, with_digits)
     is_edge = np.zeros(256, dtype=bool)
     is_edge[edges] = True
-    before = data[places - 1]
-    is_blank = (before == _BLANK) | (before == _TAB)  # which stands for an edge only behind another one
+    is_blank = np.isin(data[places - 1], blanks)  # which stands for an edge only behind another one
     places = places[~is_blank | (places == 1) | is_edge[data[places - 2]]]
     if data[0] == _DIGIT_0:  # nothing stands before the first value
         places = np.append(places, 0)

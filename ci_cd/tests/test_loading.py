@@ -45,13 +45,15 @@ def format_csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def infer(folder: Path, content: bytes, target: str = "y", tolerated: float = 0.01) -> tuple[Contract, pa.Table]:
+def infer(
+    folder: Path, content: bytes, target: str = "y", tolerated: float = 0.01, separator: str | None = None
+) -> tuple[Contract, pa.Table]:
     """The contract and the rows of a file of these bytes, without the files around them."""
     folder.mkdir(exist_ok=True)
     (folder / "my.csv").write_bytes(content)
     sources, name = find_sources(str(folder / "my.csv"), Workspace(folder))
     readers = [SourceReader(source) for source in sources]
-    belief = start_inference(readers, name, None, None, target, "auto", tolerated, 1)
+    belief = start_inference(readers, name, separator, None, target, "auto", tolerated, 1)
     for _ in range(6):
         tables: list[pa.Table] = []
         reading = belief.read(belief.build_layout(), Outputs(tables.append, lambda *_: None), None)
@@ -99,6 +101,17 @@ def test_kind_of_a_column_follows_from_every_value(tmp_path: Path, case: str) ->
     assert contract.columns["x"].kind == kind
     rejected = {"few-texts-among-integers": 30, "one-date-of-another-form": 1}.get(case, 0)
     assert table.num_rows == ROWS - rejected
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
+@pytest.mark.parametrize("text", ["007", " 007", '"007"'])
+def test_zero_in_front_is_found_behind_any_separator(tmp_path: Path, separator: str, text: str) -> None:
+    lines = [separator.join(("x", "y")), *(separator.join((str(i % 50 + 1), str(i % 97))) for i in range(ROWS))]
+    if separator != " " or text != " 007":
+        lines[ROWS - 9] = separator.join((text, "5"))
+        contract, _ = infer(tmp_path, "\n".join(lines).encode(), separator=separator)
+        assert contract.columns["x"].kind == "category"
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from app.scoring_plan import ROW, Plan
-from data_ingestion.csv_reader import Block, locate_records
+from data_ingestion.csv_places import locate_records
+from data_ingestion.csv_reader import Block
 from data_ingestion.schema import Contract
 from data_ingestion.typed_blocks import TypedBlock, TypedColumn, read_block
 from data_ingestion.validation import Reject, check_block, find_unexpected_rows

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from app.scoring_blocks import ScoredBlock
 from app.scoring_plan import Plan
 from data_ingestion.casting import arrow_type
-from data_ingestion.csv_reader import check_encoding, locate_records
+from data_ingestion.csv_places import locate_records
+from data_ingestion.csv_reader import check_encoding
 from data_ingestion.handoff import PipelineError
 from data_ingestion.typed_blocks import read_texts
 

@@ -6,7 +6,6 @@ of records, so each can be read by itself, and they always come out the same, wh
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,15 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_ingestion.csv_places import (
+    count_lines,
+    find_bytes,
+    find_last_end,
+    find_paired_quotes,
+    locate_records,
+    quoted_field,
+)
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import join_names
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 BLOCK_BYTES = 4 * 1024 * 1024
 MAX_RECORD_BYTES = 64 * 1024 * 1024
-CACHED = 128 * 1024  # bytes that a core keeps at hand
 _SNIFFED_BYTES = 64 * 1024
-_NEWLINE, _RETURN, _QUOTE = 10, 13, 34
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,6 @@ class Block:
     def find_bytes(self, byte: int) -> NDArray[np.int64]:
         """Return the places of a byte."""
         return find_bytes(self.view, byte)
-
-
-def find_bytes(view: memoryview | bytes, byte: int) -> NDArray[np.int64]:
-    """Return the places of a byte in a text, looked for piece by piece as the processor's cache takes them."""
-    data = np.frombuffer(view, dtype=np.uint8)
-    found = [start + np.flatnonzero(data[start : start + CACHED] == byte) for start in range(0, len(data), CACHED)]
-    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
 def detect_separator(head: bytes, is_whole: bool, name: str) -> str:
@@ -203,79 +201,32 @@ def _check_nul(content: bytes, stop: int, line: int, offset: int, name: str) -> 
     raise PipelineError(f"{name} line {at}: a NUL byte (offset {offset + nul}). Remove it.")
 
 
-def count_lines(content: bytes, stop: int | None = None) -> int:
-    """Return how many lines end before a place: with a line feed, a carriage return, or both."""
-    stop = len(content) if stop is None else stop
-    data = np.frombuffer(content, dtype=np.uint8, count=stop)
-    pieces = (data[start : start + CACHED] for start in range(0, stop, CACHED))
-    ends = sum(int(np.count_nonzero(piece == _NEWLINE)) for piece in pieces)
-    if content.find(b"\r", 0, stop) < 0:
-        return ends
-    return ends + content.count(b"\r", 0, stop) - content.count(b"\r\n", 0, stop)
-
-
 def _find_end(content: bytes, stop: int, separator: str, line: int, name: str) -> int:
     """Return where the last whole record before `stop` ends, 0 when there is none."""
     if content.find(b'"', 0, stop) < 0:
-        return _find_last_end(content, stop, stop)
+        return find_last_end(content, stop, stop)
     quotes = find_paired_quotes(content, stop, separator)
     if quotes is None:
         return _find_end_by_fields(content[:stop], separator, line, name)
-    end = _find_last_end(content, stop, stop)
+    end = find_last_end(content, stop, stop)
     while end:
         before = int(np.searchsorted(quotes, end))
         if before % 2 == 0:  # they pair up, so the place is outside of quotes
             return end
-        end = _find_last_end(content, int(quotes[before - 1]), stop)
+        end = find_last_end(content, int(quotes[before - 1]), stop)
     return 0
-
-
-def _find_last_end(content: bytes, before: int, stop: int) -> int:
-    """Return the place after the last end of a line before a place, 0 when there is none; `stop` ends the text."""
-    place = content.rfind(b"\n", 0, before)
-    if place >= 0 or content.find(b"\n", 0, stop) >= 0:
-        return place + 1
-    place = content.rfind(b"\r", 0, before)
-    if place == stop - 1:  # a line feed may be yet to come
-        place = content.rfind(b"\r", 0, place)
-    return place + 1
-
-
-def find_paired_quotes(content: bytes | memoryview, stop: int, separator: str) -> NDArray[np.int64] | None:
-    """Return the places of all quotes when each opens or closes a field or is doubled within one, else None.
-
-    A field opens after a separator or the end of a line and closes before one, so the quotes pair up.
-    """
-    data = np.frombuffer(content, dtype=np.uint8, count=stop)
-    quotes = find_bytes(memoryview(content)[:stop], _QUOTE)
-    is_edge = np.zeros(256, dtype=bool)
-    is_edge[[ord(separator), _NEWLINE, _RETURN]] = True
-    opens, closes = quotes[0::2], quotes[1::2]
-    before = np.where(opens > 0, is_edge[data[opens - 1]], True)
-    before[1:] |= opens[1:] - 1 == closes[: len(opens) - 1]
-    last = len(data) - 1
-    after = np.where(closes < last, is_edge[data[np.minimum(closes + 1, last)]], True)
-    nexts = opens[1 : len(closes) + 1]
-    after[: len(nexts)] |= closes[: len(nexts)] + 1 == nexts
-    return quotes if before.all() and after.all() else None
-
-
-def _quoted_field(separator: str) -> re.Pattern[bytes]:
-    """Return the pattern of a quoted field. Group 1 matches when the field ends as it should."""
-    mark = re.escape(separator.encode())
-    return re.compile(rb"(?:\A|(?<=[\r\n]|" + mark + rb'))"(?:[^"]++|"")*+("(?=[\r\n]|' + mark + rb"|\Z))?")
 
 
 def _find_end_by_fields(content: bytes, separator: str, line: int, name: str) -> int:
     """Return where the last whole record ends, in a text where quotes stand within unquoted fields too."""
-    fields = list(_quoted_field(separator).finditer(content))
+    fields = list(quoted_field(separator).finditer(content))
     for match in fields:
         if match.group(1) is None and match.end() < len(content):
             raise _quote_error(content, match.start(), line, name)
-    end = _find_last_end(content, len(content), len(content))
+    end = find_last_end(content, len(content), len(content))
     for match in reversed(fields):  # the last may still be going on, so the place must stand before it
         if match.start() < end <= match.end() or (match.group(1) is None and match.start() < end):
-            end = _find_last_end(content, match.start(), len(content))
+            end = find_last_end(content, match.start(), len(content))
     return end
 
 
@@ -286,7 +237,7 @@ def _check_last_quotes(content: bytes, separator: str, line: int, name: str) -> 
     quotes = find_paired_quotes(content, len(content), separator)
     if quotes is not None and len(quotes) % 2 == 0:
         return
-    for match in _quoted_field(separator).finditer(content):
+    for match in quoted_field(separator).finditer(content):
         if match.group(1) is None:
             raise _quote_error(content, match.start(), line, name)
 
@@ -343,30 +294,3 @@ def check_encoding(block: Block) -> None:
         content.decode()
     except UnicodeDecodeError as err:
         raise encoding_error(content, err.start, block.line, block.offset, block.source) from err
-
-
-def locate_records(content: bytes, separator: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each record stands: first byte, end, and line from 1, each (n_records,).
-
-    Blank lines are no records. A newline inside a quoted field ends a line but no record.
-    """
-    if not content:
-        none = np.empty(0, dtype=np.int64)
-        return none, none, none
-    data = np.frombuffer(content, dtype=np.uint8)
-    is_cr = data == _RETURN
-    is_end = data == _NEWLINE
-    lone_cr = is_cr.copy()
-    lone_cr[:-1] &= ~is_end[1:]
-    line_ends = np.flatnonzero(is_end | lone_cr)
-    inside = np.zeros(len(line_ends), dtype=bool)
-    for match in _quoted_field(separator).finditer(content) if b'"' in content else ():
-        first, last = np.searchsorted(line_ends, (match.start(), match.end()))
-        inside[first:last] = True
-    ends = line_ends[~inside]
-    lines = np.flatnonzero(~inside) + 2
-    starts = np.concatenate([[0], ends + 1])
-    stops = np.concatenate([ends, [len(content)]])
-    stops = np.where((stops > starts) & is_cr[np.maximum(stops - 1, 0)], stops - 1, stops)
-    kept = stops > starts
-    return starts[kept], stops[kept], np.concatenate([[1], lines])[kept]

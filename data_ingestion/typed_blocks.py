@@ -14,7 +14,8 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from data_ingestion import casting
-from data_ingestion.csv_reader import CACHED, Block, check_encoding, find_paired_quotes
+from data_ingestion.csv_places import CACHED, find_paired_quotes
+from data_ingestion.csv_reader import Block, check_encoding
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import ISO, MAX_NUMBER, Column, Contract
 

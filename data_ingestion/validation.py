@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_ingestion import casting
-from data_ingestion.csv_reader import Block, check_encoding, locate_records
+from data_ingestion.csv_places import locate_records
+from data_ingestion.csv_reader import Block, check_encoding
 from data_ingestion.handoff import PipelineError
 from data_ingestion.params import suggest
 from data_ingestion.schema import LOADER, Column, Contract, join_names

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from small_runs import assert_refused, edit_schema, snapshot
 
-from data_ingestion import csv_reader, typed_blocks
+from data_ingestion import csv_places, csv_reader, typed_blocks
 from data_ingestion import schema as contracts
 from data_ingestion.casting import cast_column
 from data_ingestion.schema import Column
@@ -283,7 +283,7 @@ def test_csv_keeps_every_text(rows: list[tuple[str, str]], separator: str) -> No
 def test_rows_are_found_on_the_lines_where_they_stand(rows: list[tuple[str, str]]) -> None:
     records = ["a,b", *(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)]
     content = "\n".join(records).encode()
-    starts, stops, lines = csv_reader.locate_records(content, ",")
+    starts, stops, lines = csv_places.locate_records(content, ",")
     assert [content[a:b].decode() for a, b in zip(starts, stops, strict=True)] == records
     before = [content[:start].replace(b"\r\n", b"\n").replace(b"\r", b"\n") for start in starts]
     assert lines.tolist() == [text.count(b"\n") + 1 for text in before]

@@ -24,6 +24,7 @@ SCORING_MAY_IMPORT = tuple(
     f"data_ingestion.{name}"
     for name in (
         "casting",
+        "csv_places",
         "csv_reader",
         "loading",
         "params",

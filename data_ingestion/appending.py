@@ -5,9 +5,11 @@ contract's columns are added too.
 """
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
@@ -100,6 +102,8 @@ def append_rows(
             left = _list_left(waiting, mended)
             writer.rejects.write(left, mended.header, contract.separator)
             is_written = mended.is_news and not is_check
+            if is_written and mended.fitting:  # rejected.csv is written anew, and a load begins without these rows
+                commit.write(_name_copy(workspace, reader), lambda file: copy_file(reader.source.path, file))
             if is_written:
                 writer.close_rows(contract, _describe_lineage(raw.lineage, reader, mended, left))
     return is_written, _describe(reader, reading, mended, left, is_check)
@@ -140,6 +144,16 @@ def read_header(rejected_csv: Path, contract: Contract) -> tuple[str, ...]:
     return own if set(contract.columns) <= set(own) else tuple(contract.columns)
 
 
+def _name_copy(workspace: Workspace, reader: SourceReader) -> Path:
+    return workspace.root / "data" / f"{files.APPENDED}{reader.sha256[:12]}.csv"
+
+
+def copy_file(path: Path, file: IO[bytes]) -> None:
+    """Copy a file's content."""
+    with path.open("rb") as source:
+        shutil.copyfileobj(source, file)
+
+
 def _list_left(waiting: Sequence[Reject], mended: Mended) -> list[Reject]:
     """Return the rows that are still rejected, as they are written now."""
     left = []
@@ -174,5 +188,7 @@ def _describe(
     ]
     lines += [f"  fed back before, so left out: {count_of(mended.again, 'row')}"] if mended.again else []
     lines += [f"  line {fault.line}: {fault.reason}" for fault in reading.tally.first_faults]
+    findings = [finding.describe(reader.source.name) for finding in reading.findings]
+    lines += [f"  note: {note}" for note in [*reading.notes, *findings]]
     lines.append(f"  {count_of(len(left), 'row')} left in data/rejected.csv")
     return lines

@@ -66,8 +66,8 @@ def is_to_infer(current: Current | None, source: str, params: LoadParams) -> boo
     if current is None or params.infer:
         return True
     contract, inferred = current
-    if (contract.source, contract.target) == (source, params.target):
-        return False
+    if params.check or (contract.source, contract.target) == (source, params.target):
+        return False  # any file can be held against the contract
     edited = contracts.find_edited(contract, inferred)
     if edited:
         raise PipelineError(
@@ -133,7 +133,9 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
                 workspace, readers, separator, current, params, lineage, progress
             )
     if lost:
-        notes.append(f"{count_of(lost, 'row')} fed back with --append before must be fed back again: --append FILE")
+        kept = sorted(path.name for path in (workspace.root / "data").glob(f"{files.APPENDED}*.csv"))
+        again = ", ".join(f"--append data/{name}" for name in kept) or "--append FILE"
+        notes.append(f"{count_of(lost, 'row')} fed back with --append before must be fed back again: {again}")
     said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
     is_table = all(reader.is_table for reader in readers)
     lines = describe_load(contract, reading, [*said, *notes, *reading.notes], is_table)

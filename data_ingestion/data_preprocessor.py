@@ -191,7 +191,7 @@ def describe_rows(prepared: Prepared, leaks: "Sequence[Finding]", params: Prepro
     repeats = prepared.scan.count_repeats()
     if repeats:
         about = "about " if prepared.scan.share < 1 else ""
-        lines.append(f"  {about}{repeats:,} rows repeat another one exactly")
+        lines.append(f"  {about}{repeats:,} rows repeat another one, ignored columns apart")
     if prepared.n_learnt_from < len(prepared.scan.sides):
         lines.append(f"  learnt from a sample of {prepared.n_learnt_from:,} rows")
     for finding in leaks:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PACKAGES = ("pyarrow", "numpy", "pandas", "sklearn", "joblib", "scipy", "mlflow", "matplotlib", "filelock", "rich")
 EXIT_BAD_INPUT = 2  # a flag, a parameter, a source file or a hand-off is not as expected
 EXIT_UNAVAILABLE = 69  # the tracking store does not answer (EX_UNAVAILABLE of sysexits.h)
 EXIT_CANNOT_WRITE = 74  # the disk is full, or the folder cannot be written (EX_IOERR of sysexits.h)
@@ -73,6 +74,16 @@ def run_stage(main: Callable[[], int | None]) -> int:
     except PipelineError as err:
         print(f"error: {to_line(str(err))}", file=sys.stderr)
         return err.exit_code
+    except ModuleNotFoundError as err:
+        if err.name not in PACKAGES:
+            raise
+        python = "no such environment" if sys.prefix == sys.base_prefix else sys.prefix
+        print(
+            f"error: {err.name} is not installed here ({python}). Use .venv/bin/python, which make run makes, or: "
+            "pip install --require-hashes -r requirements.txt",
+            file=sys.stderr,
+        )
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("error: interrupted; every file is whole. Run the command again", file=sys.stderr)
         return 130

@@ -36,7 +36,7 @@ from data_ingestion.lineage import (
     sha256_file,
     sha256_json,
 )
-from data_ingestion.workspace import REPOSITORY, Workspace, check_writable, open_workspace
+from data_ingestion.workspace import APPENDED, REPOSITORY, Workspace, check_writable, open_workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from data_ingestion.sealed_parquet import ParquetSink, ParquetSource
 
 __all__ = [
+    "APPENDED",
     "EXIT_BAD_INPUT",
     "EXIT_BUSY",
     "EXIT_CANNOT_WRITE",

@@ -5,7 +5,7 @@ what that confirms becomes the contract. Where that is something else than the g
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -101,7 +101,7 @@ def _choose_target_kind(column: Column, distinct: int, is_whole: bool, task: str
 
 
 def complete_contract(
-    guesses: Mapping[str, Guess], profile: Profile, source: str, target: str, task: str
+    guesses: Mapping[str, Guess], profile: Profile, source: str, target: str, task: str, fixed: Sequence[str] = ()
 ) -> tuple[Contract, list[str]]:
     """Return the contract that follows from reading the whole file, and remarks on what was not obvious.
 
@@ -112,7 +112,8 @@ def complete_contract(
     columns: dict[str, Column] = {}
     remarks: dict[str, list[str]] = {}  # the columns that each is due to
     for name, guess in guesses.items():
-        columns[name] = describe_column(name, guess.column, profile, is_target=name == target)
+        is_open = name not in fixed  # what was edited stays as it is
+        columns[name] = describe_column(name, guess.column, profile, name == target) if is_open else guess.column
         if guess.remark and name != target:
             remarks.setdefault(guess.remark, []).append(name)
     notes = [f"column {join_names(names)}: {remark}" for remark, names in remarks.items()]

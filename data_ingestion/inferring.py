@@ -1,6 +1,6 @@
 """Infer the contract of a source: guess, read, confirm, and read again where the guess was wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_ingestion import inference, loading
@@ -29,6 +29,7 @@ class Inference:
     min_rows : how many rows there must be
     current : the contract on disk, in which what was edited stands; None when there is none, or nothing was edited
     edited : which of its columns
+    checksums : of its columns as they were inferred, by which an edit is known
     """
 
     readers: Sequence[SourceReader]
@@ -41,6 +42,7 @@ class Inference:
     min_rows: int
     current: Contract | None = None
     edited: list[str] = field(default_factory=list)
+    checksums: Mapping[str, str] = field(default_factory=dict)
     useless: set[str] = field(default_factory=set)  # faults in them reject no row
 
     def build_layout(self) -> Layout:
@@ -91,11 +93,12 @@ class Inference:
         check_faults(reading.tally, self.source, self.max_rejected)
         check_row_count(reading.tally.rows, self.source, self.min_rows)
         contract, notes = inference.complete_contract(
-            self.guesses, reading.profile, self.source, self.target, self.task
+            self.guesses, reading.profile, self.source, self.target, self.task, self.edited
         )
         update = {"separator": self.peek.separator, "encoding": self.readers[0].source.encoding}
         contract = contract.model_copy(update=update)
         inferred = contracts.checksum_contract(contract)
+        inferred |= {name: self.checksums.get(name, "") for name in self.edited if name in self.guesses}
         notes += inference.describe_words_for_missing(self.peek.raw)
         if self.current is not None and self.edited:
             contract, kept = inference.merge_edits(contract, self.current, self.edited)
@@ -139,5 +142,10 @@ def start_inference(
     peek = loading.peek_sources(readers, separator, missing)
     inference.check_is_column(target, list(peek.header), source)
     guesses = inference.guess_columns(peek.texts, target, task, max_rejected)
-    stands = current[0] if current is not None else None
-    return Inference(readers, source, peek, guesses, target, task, max_rejected, min_rows, stands, edited)
+    if current is None:
+        return Inference(readers, source, peek, guesses, target, task, max_rejected, min_rows)
+    stands, checksums = current
+    # What is edited is read, and described, as it was edited to be; a target stays one, and nothing else becomes one.
+    mine = {name: stands.columns[name] for name in edited if name in guesses and name in stands.columns}
+    guesses |= {name: Guess(c) for name, c in mine.items() if (c.role == "target") == (name == target)}
+    return Inference(readers, source, peek, guesses, target, task, max_rejected, min_rows, stands, edited, checksums)

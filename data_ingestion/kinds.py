@@ -104,8 +104,9 @@ def _find_doubt(texts: Texts, forms: Forms) -> str | None:
             "its dates may begin with the day or the month; write kind: datetime and format: '%d/%m/%Y' or '%m/%d/%Y'",
         ),
         (
-            2 * texts.count(r"^[+-]?[$€£¥]? ?[+-]?[\d.,]+ ?[%$€£¥]?$") > total,
-            'they look like numbers with a sign of their unit; to read them so, write kind: number and currency: "$"',
+            2 * texts.count(r"^[+-]?([$€£¥] ?[+-]?[\d.,]+|[+-]?[\d.,]+ ?[%$€£¥])$") > total,
+            "they look like numbers with a sign of their unit; to read them so, write kind: number, role: feature and "
+            'currency: with the sign (and decimal: "," for 1.234,5, or thousands: "," for 1,234.5)',
         ),
         (2 * texts.count(r"^\d{1,2}:\d{2}(:\d{2})?$") > total, "times of day have no kind of their own"),
     )

@@ -88,6 +88,8 @@ class Column(BaseModel):
             value = {key: item for key, item in value.items() if key not in ("min", "max")}
         elif kind == "datetime":
             value = {key: item for key, item in value.items() if key not in ("min", "max") or isinstance(item, str)}
+        if kind in ("number", "integer") and isinstance(value.get("example"), str):
+            value = {key: item for key, item in value.items() if key != "example"}
         if kind == "category":
             for key in ("categories", "example"):
                 value = value | ({key: _to_texts(value[key])} if value.get(key) is not None else {})

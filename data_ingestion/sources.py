@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from data_ingestion.handoff import REPOSITORY, PipelineError, Workspace, naming_errors, sha256_file
+from data_ingestion.handoff import APPENDED, REPOSITORY, PipelineError, Workspace, naming_errors, sha256_file
 
 ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".zst", ".parquet", ".arrow", ".feather")
 COPIED_BYTES = 1024 * 1024
@@ -107,7 +107,8 @@ def _list_paths(part: str, workspace: Workspace) -> list[Path]:
 def _is_input(path: Path, workspace: Workspace) -> bool:
     """Return whether a file may be meant by a folder or a pattern: neither hidden, nor what the stages wrote."""
     own = {workspace.raw, workspace.rejected, workspace.rejected_csv, workspace.processed}
-    return path.is_file() and not path.name.startswith(".") and path not in own
+    is_copy = path.parent == workspace.raw.parent and path.name.startswith(APPENDED)
+    return path.is_file() and not path.name.startswith(".") and path not in own and not is_copy
 
 
 def check_source(path: Path, name: str, workspace: Workspace) -> Source:

@@ -147,7 +147,8 @@ def _encode_means(
 ) -> list[Encoded]:
     answers, rows = look_up_texts(values, column, places, missing, unseen)
     width = tables[0].shape[1]
-    cells = np.where(folds < 0, len(tables[0]) - 1, folds) * width + np.array(answers, dtype=np.int64)[rows]
+    rows_of = np.where(folds < 0, len(tables[0]) - 1, folds).astype(np.int64)  # times the width, which may be large
+    cells = rows_of * width + np.array(answers, dtype=np.int64)[rows]
     columns = [Coded(cells, table.ravel()) for table in tables]
     return [column if column.table.size <= MAX_CODED else column.table[column.places] for column in columns]
 

@@ -191,7 +191,7 @@ def _refuses_any(read: TypedColumn, column: Column, unexpected: NDArray[np.int64
 
 def _describe_unexpected(column: Column) -> str:
     if column.kind == "category":
-        return "unknown categories"
+        return "rows with unknown categories"
     return f"values outside {column.min} to {column.max}"
 
 

@@ -13,6 +13,7 @@ from data_ingestion.errors import EXIT_BUSY, PipelineError, write_error
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+APPENDED = "appended-"  # begins the names of the copies of mended rows, in data/
 _LEFTOVER = re.compile(r"^\..+\.\d+\.tmp$")
 
 

@@ -144,7 +144,10 @@ def test_load_knows_of_rows_that_were_fed_back(call_stage: Call, root: Path, tmp
     call_stage("load", root, "--append", mend(rejected, (",tall,", ",1.5,")))
     flags = ["--source", tmp_path / "my.csv", "--target", "price"]
     assert "is up to date" in call_stage("load", root, *flags, "--if-changed").stdout
-    assert "1 row fed back with --append before must be fed back again" in call_stage("load", root, *flags).stdout
+    said = call_stage("load", root, *flags).stdout
+    (copy,) = (root / "data").glob("appended-*.csv")
+    assert f"1 row fed back with --append before must be fed back again: --append data/{copy.name}" in said
+    assert "1 row of 3 fit" in call_stage("load", root, "--append", copy).stdout
 
 
 def test_rows_of_another_file_may_be_added(call_stage: Call, root: Path, tmp_path: Path, rejected: Path) -> None:

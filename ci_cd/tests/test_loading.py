@@ -321,7 +321,7 @@ def test_all_findings_come_at_once_each_with_its_first_lines(load: Load) -> None
     for line in (
         '  note: left out: "extra", unknown to data/schema.yaml',
         '  note: column "size": 7 values outside 0.0 to 49.75 (lines 7, 9, 11, 13, 15, +2 more)',
-        '  note: column "color": 1 unknown categories (line 42)',
+        '  note: column "color": 1 rows with unknown categories (line 42)',
         '    line 62: column "size" expects a finite number of at most 1e30, got "tall"',
         '  note: column "some": 72 values missing (36.0% of the rows, expected 2.0%)',
     ):
@@ -344,7 +344,7 @@ def test_check_tells_everything_and_writes_nothing(load: Load, root: Path) -> No
     rows[5][1] = "green"
     done = load(rows, "--check")
     assert done.returncode == 0
-    assert "1 unknown categories (line 7)" in done.stdout
+    assert "1 rows with unknown categories (line 7)" in done.stdout
     assert done.stdout.endswith("checked; nothing was written\n")
     rows[:9] = [["tall", *row[1:]] for row in rows[:9]]
     assert_refused(load(rows, "--check"), "9 of 200 rows are at fault", "line 2")
@@ -362,7 +362,7 @@ def test_usual_share_of_missing_values_is_no_finding(load: Load) -> None:
 def test_numbers_with_thousands_and_currency_are_read_when_declared(load: Load, root: Path) -> None:
     rows = [[f"$ {1000 + i:,}.50", *row[1:]] for i, row in enumerate(good_rows())]
     done = load(rows)
-    assert 'write kind: number and currency: "$"' in done.stdout
+    assert "write kind: number, role: feature and currency" in done.stdout
     declared = "  size:\n    kind: number\n    role: feature\n    currency: $\n    thousands: ','"
     edit_schema(root, "  size:\n    kind: category\n    role: ignored", declared)
     done = load(rows)
@@ -439,7 +439,7 @@ def test_edit_that_no_longer_fits_what_is_inferred_is_refused(load: Load, root: 
     edit_schema(root, "  size:\n    kind: number\n    role: feature", "  size:\n    kind: number\n    role: ignored")
     before = snapshot(root)
     rows = [[row[0], "red", 1, row[3]] for row in good_rows()]
-    assert_refused(load(rows, "--infer"), "no column has the role feature")
+    assert_refused(load(rows, "--infer"), "no column is left to learn from")
     assert snapshot(root) == before
 
 
@@ -474,3 +474,27 @@ def test_text_column_stays_one_however_many_rows_may_be_at_fault(load: Load, roo
     assert load(rows, "--max-rejected", "1").returncode == 0
     contract, _ = contracts.read_contract(root / "data" / "schema.yaml")
     assert contract.columns["color"].categories == ["7", "blue", "red"]
+
+
+def test_infer_after_an_edit_of_the_kind_keeps_the_edit(load: Load, root: Path) -> None:
+    rows = [[f"$ {i + 1}.50", *row[1:]] for i, row in enumerate(good_rows())]
+    load(rows)
+    declared = "  size:\n    kind: number\n    role: feature\n    currency: $"
+    edit_schema(root, "  size:\n    kind: category\n    role: ignored", declared)
+    for _ in range(2):
+        done = load(rows, "--infer")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert 'kept as edited by hand: "size"' in done.stdout
+    assert pq.read_table(root / "data" / "raw.parquet")["size"].to_pylist() == [i + 1.5 for i in range(200)]
+
+
+def test_any_file_may_be_checked_against_the_contract(load: Load, root: Path, call_stage, tmp_path: Path) -> None:
+    load(good_rows())
+    before = snapshot(root)
+    rows = good_rows()
+    rows[5][1] = "green"
+    (tmp_path / "july.csv").write_text(format_csv(HEADER, rows), encoding="utf-8")
+    done = call_stage("load", root, "--source", tmp_path / "july.csv", "--target", "price", "--check")
+    assert done.returncode == 0, done.stderr
+    assert "1 rows with unknown categories (line" in done.stdout
+    assert snapshot(root) == before

@@ -222,6 +222,24 @@ def write(path: Path, schema: pa.Schema, tables: list[pa.Table]) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.parametrize("n_levels", [7_000, 14_000])
+def test_means_of_many_levels_are_each_their_own(n_levels: int) -> None:
+    """Six tables of so many means have more cells than 16 bits can number."""
+    n_rows = 3 * n_levels
+    levels = [f"level {i % n_levels}" for i in range(n_rows)]
+    contract = make_contract("y", "regression", many="category", y="number")
+    table = make_table(contract, {"many": levels, "y": [float(i % n_levels) for i in range(n_rows)]})
+    groups = TableGroups(table, 10_000)
+    params = PreprocessParams.model_construct(max_levels=8, min_frequency=1, split="hash", seed=1)
+    prepared = prepare_rows(groups, contract, params)
+    _, tables = encode_groups(groups, contract, prepared)
+    found = pa.concat_tables([pa.table({n: pa.array(np.asarray(t[n])) for n in t.column_names}) for t in tables])
+    is_test = np.asarray(found["split"].to_pylist()) == "test"
+    expected = prepared.learnt.encoder.transform(table.select(["many"]).to_pandas())["mean__many"].to_numpy()
+    assert np.array_equal(np.asarray(found["mean__many"])[is_test], expected[is_test])
+    assert np.corrcoef(np.asarray(found["mean__many"])[~is_test], np.asarray(found["target"])[~is_test])[0, 1] > 0.5
+
+
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
 @pytest.mark.parametrize("sample", [100, 1000], ids=["sampled", "exact"])
 def test_result_does_not_depend_on_row_groups_or_threads(

@@ -228,7 +228,7 @@ def test_means_of_many_levels_are_each_their_own(n_levels: int) -> None:
     n_rows = 3 * n_levels
     levels = [f"level {i % n_levels}" for i in range(n_rows)]
     contract = make_contract("y", "regression", many="category", y="number")
-    table = make_table(contract, {"many": levels, "y": [float(i % n_levels) for i in range(n_rows)]})
+    table = make_table(contract, {"many": levels, "y": [i % n_levels + i / n_rows for i in range(n_rows)]})
     groups = TableGroups(table, 10_000)
     params = PreprocessParams.model_construct(max_levels=8, min_frequency=1, split="hash", seed=1)
     prepared = prepare_rows(groups, contract, params)

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_ingestion.csv_places import (
     count_lines,
-    find_bytes,
     find_last_end,
     find_paired_quotes,
     locate_records,
@@ -55,10 +53,6 @@ class Block:
     def content(self) -> bytes:
         """A copy of the text."""
         return bytes(self.view)
-
-    def find_bytes(self, byte: int) -> NDArray[np.int64]:
-        """Return the places of a byte."""
-        return find_bytes(self.view, byte)
 
 
 def detect_separator(head: bytes, is_whole: bool, name: str) -> str:

@@ -88,13 +88,12 @@ def find_known_form(current: Current | None, source: str, params: LoadParams) ->
 
 
 def describe_lineage(
-    workspace: Workspace, sources: "list[Source]", current: Current | None, params: LoadParams
+    made: Lineage | None, sources: "list[Source]", current: Current | None, params: LoadParams
 ) -> Lineage:
-    """Return what raw.parquet would be made from: the sources, and the rows that were fed back to it since."""
+    """Return what raw.parquet would be made from: the sources, and the rows fed back since to the one that was made."""
     from data_ingestion.sources import sha256_sources
 
     digest = sha256_sources(sources) if params.if_changed and not params.infer else ""
-    made = files.read_lineage(workspace.raw)
     appended = made.inputs.get("appended") if made is not None else None
     return Lineage(
         stage="data_loader",
@@ -114,12 +113,13 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
     from data_ingestion.source_reader import SourceReader
 
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
-    lineage = describe_lineage(workspace, found, current, params)
-    is_whole = workspace.rejected_csv.exists() and files.is_current(workspace.raw, lineage)
-    if params.if_changed and not params.infer and is_whole:
+    made = files.read_lineage(workspace.raw)
+    lineage = describe_lineage(made, found, current, params)
+    is_wanted = params.infer or not params.if_changed or not workspace.rejected_csv.exists()
+    if not is_wanted and made and made.matches(lineage) and files.has_outputs(made, workspace.raw.parent):
         print(f"data/raw.parquet is up to date with {source}")
         return
-    lost = (files.read_lineage(workspace.raw) or lineage).rows.get("appended", 0)
+    lost = made.rows.get("appended", 0) if made is not None else 0
     separator, encoding = find_known_form(current, source, params)
     readers = [SourceReader(replace(one, encoding=encoding)) for one in found]
     infers = is_to_infer(current, source, params)

@@ -266,9 +266,8 @@ def find_zero_led(block: Block, num_rows: int, has_misfits: bool, with_digits: b
     with_digits : whether 007 is looked for, or only 0x07
     """
     data = np.frombuffer(block.view, dtype=np.uint8)
-    quotes = block.find_bytes(_QUOTE)
     blanks = [byte for byte in (_BLANK, _TAB) if byte != ord(block.separator)]
-    edges = [ord(block.separator), _NEWLINE, _RETURN, *blanks, *([_QUOTE] if len(quotes) else [])]
+    edges = [ord(block.separator), _NEWLINE, _RETURN, _QUOTE, *blanks]
     places = _find_zeros(data, edges, with_digits)
     is_edge = np.zeros(256, dtype=bool)
     is_edge[edges] = True

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_ingestion.handoff import Commit, PipelineError, read_verified
 from data_ingestion.schema import Contract, Task, join_names, parse_contract
+from models.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,8 @@ class Manifest(BaseModel):
     contract : the data contract the model was trained under, as plain values
     lineage : what the model was made from, see handoff.Lineage
     golden : rows with their expected answers
+    threshold : for two classes, the probability of the second from which on it is the answer; None is 0.5
+    uncertainty : how far an answer may be off
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -74,6 +77,8 @@ class Manifest(BaseModel):
     contract: dict[str, object]
     lineage: dict[str, object]
     golden: Golden
+    threshold: float | None = None
+    uncertainty: Uncertainty | None = Field(None, discriminator="kind")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_ingestion.schema import Column
 from data_ingestion.texts import Forms, Texts, count_texts, merge_texts
-from data_ingestion.typed_blocks import TypedColumn
+from data_ingestion.typed_blocks import TypedColumn, find_range
 
 MAX_LEVELS = 100_000
 MAX_NUMBERS = 1_000  # of a numeric target: with more different values, nobody asks how many
@@ -109,8 +109,7 @@ def find_facts(
             facts.levels = count_texts(values, [])
         return facts
     if not (pa.types.is_string(values.type) or pa.types.is_boolean(values.type)):
-        found = pc.min_max(values).as_py()
-        facts.low, facts.high = found["min"], found["max"]
+        facts.low, facts.high = find_range(values)
     if column.kind == "boolean" and read.texts is not None:
         facts.levels = merge_texts([count_texts(read.texts, missing)]) if with_levels else None
         return facts

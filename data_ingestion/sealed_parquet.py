@@ -26,8 +26,9 @@ _DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, Memory
 class ParquetSink:
     """A Parquet file that is being written.
 
-    Compressed with zstd, a checksum on every page. Texts have dictionaries, and so have numbers that often repeat among
-    the first rows; integers and dates are stored as differences: what costs least to write at almost the least size.
+    Compressed with zstd, a checksum on every page. Texts have dictionaries, and so have numbers and dates that often
+    repeat among the first rows; other integers and dates are stored as differences, other numbers byte by byte, the
+    first ones of all values together: what costs least to write at almost the least size.
 
     Parameters
     ----------
@@ -81,14 +82,16 @@ class ParquetSink:
         texts = [f.name for f in self._schema if pa.types.is_string(f.type) or pa.types.is_dictionary(f.type)]
         whole = [f.name for f in self._schema if pa.types.is_int64(f.type) or pa.types.is_timestamp(f.type)]
         numbers = [f.name for f in self._schema if pa.types.is_floating(f.type)]
-        few = [name for name in numbers if 3 * pc.count_distinct(first[name]).as_py() <= first.num_rows]
+        few = {n for n in whole + numbers if 2 * pc.count_distinct(first[n]).as_py() <= first.num_rows}
+        encodings = dict.fromkeys(whole, "DELTA_BINARY_PACKED") | dict.fromkeys(numbers, "BYTE_STREAM_SPLIT")
         return pq.ParquetWriter(
             self._sealing,
             self._schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=texts + few,
-            column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
+            use_dictionary=[*texts, *few],
+            column_encoding={name: encoding for name, encoding in encodings.items() if name not in few},
+            max_rows_per_page=self._group_rows,  # each page costs a start of the compressor
             write_page_checksum=True,
             write_statistics=False,  # a quarter of the time of writing, and nobody asks
             store_schema=False,  # texts that are written as dictionaries come back as texts

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from environments import BenchError, make_venv, read_pins
 from ingest_report import Race, Run, format_page, format_race
 
 HERE = Path(__file__).resolve().parent
@@ -36,10 +37,6 @@ OURS = {"ingest": "data_ingestion/data_loader.py", "preprocess": "data_ingestion
 LARGEST_SHARE = {"pandas": 1 / 3, "sklearn": 1 / 10}
 LARGE = 10**9  # from here on two rounds are enough, and one for scikit-learn
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-class BenchError(Exception):
-    """What the reader can mend; shown as one line."""
 
 
 def parse_size(text: str) -> int:
@@ -88,29 +85,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
-
-
-def make_peers_venv() -> Path:
-    """Return the Python of the other tools' environment; make it where it is missing or its lock file changed."""
-    python, stamp = PEERS_VENV / "bin/python", PEERS_VENV / PEERS_LOCK.name
-    if stamp.exists() and stamp.read_bytes() == PEERS_LOCK.read_bytes():
-        return python
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
-    if uv is None:
-        raise BenchError("found no uv to install the other tools with. Run this with .venv/bin/python, or install uv.")
-    print(f"installing {PEERS_LOCK.name} into {PEERS_VENV.name}", file=sys.stderr)
-    install = ["pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(PEERS_LOCK)]
-    for words in (["venv", "--quiet", "--clear", "--python", sys.executable, str(PEERS_VENV)], install):
-        if subprocess.run([uv, *words], check=False).returncode:
-            raise BenchError(f"uv {words[0]} failed, see above. The other tools come from PyPI, so it needs a network.")
-    shutil.copy(PEERS_LOCK, stamp)
-    return python
-
-
-def read_pins() -> dict[str, str]:
-    """Return the versions of the other tools, by name."""
-    text = PEERS_LOCK.with_suffix(".in").read_text(encoding="utf-8")
-    return dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
 
 
 def make_table(path: Path, size_bytes: int) -> None:
@@ -243,7 +217,7 @@ def run_size(size: str, table: Path, args: argparse.Namespace, python: Path) -> 
 
 def run_benchmark(args: argparse.Namespace) -> list[Race]:
     """Return the races on all sizes, and print each as soon as it is over."""
-    python = make_peers_venv()
+    python = make_venv(PEERS_LOCK, PEERS_VENV)
     args.folder.mkdir(parents=True, exist_ok=True)
     races = []
     for size in args.sizes:
@@ -276,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.only is None and set(args.tools) == set(ALL_TOOLS):
         RESULTS.parent.mkdir(exist_ok=True)
         flags = f"--sizes {','.join(args.sizes)}" + (f" --rounds {args.rounds}" if args.rounds else "")
-        RESULTS.write_text(format_page(races, read_pins(), flags), encoding="utf-8")
+        RESULTS.write_text(format_page(races, read_pins(PEERS_LOCK), flags), encoding="utf-8")
         print(f"wrote {RESULTS.relative_to(REPOSITORY)}")
     return 0
 

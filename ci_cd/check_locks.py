@@ -1,7 +1,7 @@
 """Check, without a network, that the lock files are in step with their .in files.
 
-Reads requirements.in, requirements-serve.in, the benchmarks' requirements-peers.in, and the lock files compiled from
-them; writes nothing.
+Reads requirements.in, requirements-serve.in, the .in files of the benchmarks, and the lock files compiled from them;
+writes nothing.
 
     python ci_cd/check_locks.py
 """
@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = {"requirements.in": "requirements.txt", "requirements-serve.in": "requirements-serve.txt"}
-# An environment of its own, not installed here, in which other versions may stand.
-PEERS = "ci_cd/benchmarks/requirements-peers.in"
+# Environments of their own, not installed here, in which other versions may stand.
+PEERS = tuple(f"ci_cd/benchmarks/requirements-{name}.in" for name in ("peers", "models", "autogluon"))
 
 
 @dataclass
@@ -155,11 +155,13 @@ def check_root(root: Path) -> list[str]:
         faults += [f"{name}: {fault}" for fault in found]
     subset = check_subset(locks["requirements-serve.txt"], locks["requirements.txt"])
     faults += [f"requirements-serve.txt: {fault}" for fault in subset]
-    return faults + (check_peers(root / PEERS) if (root / PEERS).exists() else [])
+    for source in PEERS:
+        faults += check_peers(root / source) if (root / source).exists() else []
+    return faults
 
 
 def check_peers(source: Path) -> list[str]:
-    """Return what is wrong with the lock file of the benchmarks; what their packages need is not known here."""
+    """Return what is wrong with a lock file of the benchmarks; what their packages need is not known here."""
     name = source.with_suffix(".txt").name
     inputs, lock = read_inputs(source), read_lock(source.with_suffix(".txt"))
     return [f"{name}: {fault}" for fault in [*check_inputs(inputs, lock), *check_hashes(lock)]]
@@ -171,10 +173,7 @@ def main() -> int:
     for fault in faults[:5]:
         print(f"error: {fault}", file=sys.stderr)
     if faults:
-        print(
-            f"error: {len(faults)} faults in the lock files. Run: make lock (for {PEERS}: what it says)",
-            file=sys.stderr,
-        )
+        print(f"error: {len(faults)} faults in the lock files. Run: make lock", file=sys.stderr)
         return 1
     print("lock files are in step with their .in files")
     return 0

@@ -1,0 +1,69 @@
+"""How the report writes numbers and names: as many digits as help a reader, and no text that passes for markup."""
+
+import html
+import math
+import re
+from collections.abc import Sequence
+
+NOTHING = "–"
+
+
+def format_number(value: object) -> str:
+    """Return a value of a column or a target: numbers with four digits that count, anything else as it is."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return str(value)
+    if not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    size = abs(value)
+    if not 1e-4 <= size < 1e15:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if size >= 10_000 else f"{value:,.4g}"
+
+
+def format_percent(share: float | None) -> str:
+    """Return a share in percent, with a digit after the point where it is near nothing or all."""
+    if share is None:
+        return NOTHING
+    percent = 100 * share
+    if 0 < percent < 0.1:
+        return "<0.1%"
+    if 99.9 < percent < 100:
+        return ">99.9%"
+    near = 0 < percent < 9.95 or 99 < percent < 100
+    return f"{percent:.1f}%" if near else f"{percent:.0f}%"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Return a time in the unit that fits: µs, ms, s or min."""
+    if seconds is None:
+        return NOTHING
+    for unit, size in (("min", 120.0), ("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / (60 if unit == 'min' else size):,.3g} {unit}"
+    return f"{seconds * 1e6:,.3g} µs"
+
+
+def format_probability(p: float | None) -> str:
+    """Return a p-value; below a thousandth only that it is."""
+    return NOTHING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural where it is not one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def join_texts(texts: Sequence[str], limit: int = 5) -> str:
+    """Return texts in a row, cut at the limit with the count of the others."""
+    more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+def escape_markdown(text: object) -> str:
+    """Return a text that Markdown shows as it is, on one line, in a table too; it mentions and links nobody."""
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"@(?=\w)", "@\u200b", re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", line))

@@ -9,14 +9,14 @@ CACHED = 128 * 1024  # bytes that a core keeps at hand
 NEWLINE, RETURN, QUOTE = 10, 13, 34
 
 
-def find_bytes(view: memoryview | bytes, byte: int) -> NDArray[np.int64]:
+def find_bytes(view: memoryview, byte: int) -> NDArray[np.int64]:
     """Return the places of a byte in a text, looked for piece by piece as the processor's cache takes them."""
     data = np.frombuffer(view, dtype=np.uint8)
     found = [start + np.flatnonzero(data[start : start + CACHED] == byte) for start in range(0, len(data), CACHED)]
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
-def count_lines(content: bytes, stop: int | None = None) -> int:
+def count_lines(content: bytes | bytearray, stop: int | None = None) -> int:
     """Return how many lines end before a place: with a line feed, a carriage return, or both."""
     stop = len(content) if stop is None else stop
     data = np.frombuffer(content, dtype=np.uint8, count=stop)
@@ -27,7 +27,7 @@ def count_lines(content: bytes, stop: int | None = None) -> int:
     return ends + content.count(b"\r", 0, stop) - content.count(b"\r\n", 0, stop)
 
 
-def find_last_end(content: bytes, before: int, stop: int) -> int:
+def find_last_end(content: bytearray, before: int, stop: int) -> int:
     """Return the place after the last end of a line before a place, 0 when there is none; `stop` ends the text."""
     place = content.rfind(b"\n", 0, before)
     if place >= 0 or content.find(b"\n", 0, stop) >= 0:
@@ -38,7 +38,7 @@ def find_last_end(content: bytes, before: int, stop: int) -> int:
     return place + 1
 
 
-def find_paired_quotes(content: bytes | memoryview, stop: int, separator: str) -> NDArray[np.int64] | None:
+def find_paired_quotes(content: bytearray | memoryview, stop: int, separator: str) -> NDArray[np.int64] | None:
     """Return the places of all quotes when each opens or closes a field or is doubled within one, else None.
 
     A field opens after a separator or the end of a line and closes before one, so the quotes pair up.

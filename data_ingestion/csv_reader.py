@@ -105,7 +105,9 @@ def _count_fields(text: str, separator: str) -> list[int]:
     return widths or [1]
 
 
-def read_blocks(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -> Iterator[Block]:
+def read_blocks(
+    pieces: Iterable[bytes], separator: str | None, name: str, size: int, spare: list[bytearray] | None = None
+) -> Iterator[Block]:
     """Yield the records of a CSV after its header, block by block.
 
     Parameters
@@ -114,12 +116,13 @@ def read_blocks(pieces: Iterable[bytes], separator: str | None, name: str, size:
     separator : one character; None detects it
     name : the file's name, for messages
     size : the length of a block, in bytes; a record that is longer makes a longer block
+    spare : buffers to be written over, see `recycle`
 
     Raises
     ------
     PipelineError : there is a NUL byte, a quoted field that does not end, a header that cannot be, or no record at all
     """
-    cuts = _cut(pieces, separator, name, size)
+    cuts = _cut(pieces, separator, name, size, [] if spare is None else spare)
     first, separator = next(cuts)
     header, start, line = _split_header(first, separator, name)
     is_empty = not bytes(first.view[start:]).strip(b"\r\n")
@@ -141,25 +144,55 @@ class _Text:
     offset: int
 
 
-def _cut(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -> Iterator[tuple[_Text, str]]:
+def recycle(block: Block, spare: list[bytearray]) -> None:
+    """Let the text of a block be written over; nobody may look at it again. Fresh memory costs more than to fill it."""
+    if isinstance(block.view.obj, bytearray):
+        spare.append(block.view.obj)
+
+
+class _Stream:
+    """Pieces of any length, read in the lengths that are asked for."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces, self._left = iter(pieces), memoryview(b"")
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill a buffer, and return how many bytes there were for it."""
+        length = 0
+        while length < len(view):
+            while not self._left:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    return length
+                self._left = memoryview(piece)
+            part = self._left[: len(view) - length]
+            view[length : length + len(part)] = part
+            self._left = self._left[len(part) :]
+            length += len(part)
+        return length
+
+
+def _cut(
+    pieces: Iterable[bytes], separator: str | None, name: str, size: int, spare: list[bytearray]
+) -> Iterator[tuple[_Text, str]]:
     """Yield the text in pieces that end with a record, each with the separator."""
-    rest, line, offset = b"", 1, 0
-    stream = iter(pieces)
-    is_open, wanted = True, size
-    while is_open or rest:
-        if is_open:
-            rest, is_open = _fill(rest, stream, wanted + 1)
-        if not offset and not rest.strip(b"\r\n"):
+    stream, rest, line, offset, wanted, is_last = _Stream(pieces), bytearray(), 1, 0, size, False
+    while not is_last:
+        # One byte more than is wanted tells whether the text goes on.
+        content = _take_buffer(max(wanted + 1, len(rest), _SNIFFED_BYTES), spare)
+        content[: len(rest)] = rest
+        length = len(rest) + stream.read_into(memoryview(content)[len(rest) :])
+        is_last, stop = length <= wanted, min(length, wanted)
+        if not offset and not content[:length].strip(b"\r\n"):
             raise PipelineError(f"{name} is empty, expected a header line and rows. Name another file: --source FILE")
         if separator is None:
-            separator = detect_separator(rest, not is_open, name)
-        is_last = not is_open and len(rest) <= wanted
-        stop = len(rest) if is_last else wanted
-        _check_nul(rest, stop, line, offset, name)
+            separator = detect_separator(bytes(content[:length]), is_last, name)
+        _check_nul(content, stop, line, offset, name)
         if is_last:
-            _check_last_quotes(rest, separator, line, name)
-        end = stop if is_last else _find_end(rest, stop, separator, line, name)
-        if not end and rest:  # one record is longer than a block
+            _check_last_quotes(content[:length], separator, line, name)
+        end = stop if is_last else _find_end(content, stop, separator, line, name)
+        rest = content[end:length]
+        if not end and not is_last:  # one record is longer than a block
             if wanted > MAX_RECORD_BYTES:
                 raise PipelineError(
                     f"{name} line {line}: one record is longer than {MAX_RECORD_BYTES >> 20} MB. Is a quote missing?"
@@ -167,23 +200,20 @@ def _cut(pieces: Iterable[bytes], separator: str | None, name: str, size: int) -
             wanted *= 2
             continue
         wanted = size
-        view = memoryview(rest)[:end]
-        yield _Text(view, line, offset), separator
-        line, offset, rest = line + count_lines(rest, end), offset + end, rest[end:]
+        yield _Text(memoryview(content)[:end], line, offset), separator
+        line, offset = line + count_lines(content, end), offset + end
 
 
-def _fill(rest: bytes, stream: Iterator[bytes], size: int) -> tuple[bytes, bool]:
-    """Return the text with more behind it, `size` bytes at least, and whether there may be more still."""
-    waiting, length = [rest], len(rest)
-    for piece in stream:
-        waiting.append(piece)
-        length += len(piece)
-        if length >= size:
-            return b"".join(waiting), True
-    return b"".join(waiting), False
+def _take_buffer(size: int, spare: list[bytearray]) -> bytearray:
+    """Return a buffer of so many bytes, one that is done with where it fits."""
+    while spare:
+        buffer = spare.pop()
+        if len(buffer) == size:
+            return buffer
+    return bytearray(size)
 
 
-def _check_nul(content: bytes, stop: int, line: int, offset: int, name: str) -> None:
+def _check_nul(content: bytearray, stop: int, line: int, offset: int, name: str) -> None:
     nul = content.find(b"\0", 0, stop)
     if nul < 0:
         return
@@ -195,7 +225,7 @@ def _check_nul(content: bytes, stop: int, line: int, offset: int, name: str) -> 
     raise PipelineError(f"{name} line {at}: a NUL byte (offset {offset + nul}). Remove it.")
 
 
-def _find_end(content: bytes, stop: int, separator: str, line: int, name: str) -> int:
+def _find_end(content: bytearray, stop: int, separator: str, line: int, name: str) -> int:
     """Return where the last whole record before `stop` ends, 0 when there is none."""
     if content.find(b'"', 0, stop) < 0:
         return find_last_end(content, stop, stop)
@@ -211,7 +241,7 @@ def _find_end(content: bytes, stop: int, separator: str, line: int, name: str) -
     return 0
 
 
-def _find_end_by_fields(content: bytes, separator: str, line: int, name: str) -> int:
+def _find_end_by_fields(content: bytearray, separator: str, line: int, name: str) -> int:
     """Return where the last whole record ends, in a text where quotes stand within unquoted fields too."""
     fields = list(quoted_field(separator).finditer(content))
     for match in fields:
@@ -224,7 +254,7 @@ def _find_end_by_fields(content: bytes, separator: str, line: int, name: str) ->
     return end
 
 
-def _check_last_quotes(content: bytes, separator: str, line: int, name: str) -> None:
+def _check_last_quotes(content: bytearray, separator: str, line: int, name: str) -> None:
     """Raise when a quoted field does not end: PyArrow would swallow the records that follow it without a word."""
     if b'"' not in content:
         return
@@ -236,7 +266,7 @@ def _check_last_quotes(content: bytes, separator: str, line: int, name: str) -> 
             raise _quote_error(content, match.start(), line, name)
 
 
-def _quote_error(content: bytes, place: int, line: int, name: str) -> PipelineError:
+def _quote_error(content: bytearray, place: int, line: int, name: str) -> PipelineError:
     return PipelineError(
         f"{name} line {line + count_lines(content[:place])}: a quoted field that begins here does not end with a quote "
         'before the separator. Close the quote; a quote inside a quoted field is written twice ("").'

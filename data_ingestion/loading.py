@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from data_ingestion import csv_reader
-from data_ingestion.csv_reader import Block, read_blocks
+from data_ingestion.csv_reader import Block, read_blocks, recycle
 from data_ingestion.handoff import PipelineError
 from data_ingestion.profiling import (
     MAX_LEVELS,
@@ -60,9 +60,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a thread makes of one block."""
+    """What a thread makes of one block, whose text it does not keep."""
 
-    block: Block
+    header: tuple[str, ...]
+    separator: str
     checked: CheckedBlock
     facts: dict[str, ColumnFacts]
     picked: PickedRows
@@ -81,6 +82,7 @@ class _State:
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
     located: frozenset[tuple[str, str]] = frozenset()
     head: pa.Table | None = None
+    spare: list[bytearray] = field(default_factory=list)
 
 
 def count_workers() -> int:
@@ -127,7 +129,7 @@ def read_sources(
                 writing.popleft().result()
 
         try:
-            blocks = _iterate_blocks(readers, separator, layout, infers, notes, progress, state.tally)
+            blocks = _iterate_blocks(readers, separator, state, notes, progress)
             for number, block in enumerate(blocks):
                 running.append(pool.submit(_work, number, block, state))
                 if len(running) > workers + 1:
@@ -150,34 +152,31 @@ def read_sources(
 def _iterate_blocks(
     readers: Sequence[SourceReader],
     separator: str | None,
-    layout: Layout,
-    infers: bool,
+    state: _State,
     notes: list[str],
     progress: Progress | None,
-    tally: Tally,
 ) -> Iterator[Block]:
     """Yield the blocks of all files, their columns checked."""
-    before, mark = 0, separator
+    before, mark, contract, infers = 0, separator, state.layout.contract, state.infers
     for reader in readers:
 
         def report(done: int, before: int = before) -> None:
             if progress is not None:
-                progress(before + done, tally.rows)
+                progress(before + done, state.tally.rows)
 
         header = None
         sign = "," if reader.is_table else mark
-        for block in read_blocks(reader.iterate(report), sign, reader.source.name, csv_reader.BLOCK_BYTES):
+        text, size = reader.iterate(report), csv_reader.BLOCK_BYTES
+        for block in read_blocks(text, sign, reader.source.name, size, state.spare):
             if header is None:
                 header = block.header
                 mark = mark or (None if reader.is_table else block.separator)
                 if infers and reader is not readers[0]:
-                    check_same_columns(header, list(layout.contract.columns), block.source)
+                    check_same_columns(header, list(contract.columns), block.source)
                 if infers:
                     check_names(header, block.source)
                 else:
-                    notes += [
-                        note for note in check_columns(header, layout.contract, block.source) if note not in notes
-                    ]
+                    notes += [note for note in check_columns(header, contract, block.source) if note not in notes]
             yield block
         before += reader.source.size
 
@@ -206,7 +205,8 @@ def _work(number: int, block: Block, state: _State) -> _Outcome:
     }
     checked = check_block(block, typed, layout, state.located)
     picked = state.sample.pick(checked.rows, number)
-    return _Outcome(block, checked, facts, picked, typed.num_rows + len(typed.misfits))
+    recycle(block, state.spare)
+    return _Outcome(block.header, block.separator, checked, facts, picked, typed.num_rows + len(typed.misfits))
 
 
 def _wants_levels(name: str, column: Column, state: _State) -> bool:
@@ -241,7 +241,7 @@ def _take_in(state: _State, outcome: _Outcome) -> None:
 def _write(outputs: Outputs, outcome: _Outcome) -> None:
     outputs.write_rows(outcome.checked.table)
     if outcome.checked.rejects:
-        outputs.write_rejects(outcome.checked.rejects, outcome.block.header, outcome.block.separator)
+        outputs.write_rejects(outcome.checked.rejects, outcome.header, outcome.separator)
 
 
 # A first look

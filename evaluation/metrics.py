@@ -1,21 +1,27 @@
-"""The figures by which a model is judged, each with an interval that says how far chance could move it."""
+"""The figures by which a model is judged, for the rows as they are, and for many resamples of them at once.
+
+A resample of the rows is a vector of counts: how often each row stands in it. All figures are sums over rows weighted
+by these counts, so a thousand resamples cost some passes over the rows instead of a thousand sorts.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn import config_context
-from sklearn import metrics as sk
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from data_ingestion.schema import Task
 from models.artifact import Predictions
 
 Scores = dict[str, float | None]  # None where the rows leave a figure undefined, as ROC AUC with one class
+Counts = NDArray[np.float64]  # (n_resamples, n_rows)
+Draws = dict[str, NDArray[np.float64]]  # (n_resamples,) of each figure; NaN where a resample leaves it undefined
+Scorer = Callable[[Counts], Draws]
 
 REGRESSION = ("mse", "mae", "rmse", "r2")
 CLASSIFICATION = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "average_precision", "log_loss")
+SCORES = ("r2", "accuracy", "balanced_accuracy", "f1", "roc_auc", "average_precision")  # greater is better
 TITLES = {
     "mse": "MSE",
     "mae": "MAE",
@@ -28,113 +34,135 @@ TITLES = {
     "average_precision": "average precision",
     "log_loss": "log loss",
 }
+CONSTANT = 1e-12  # a target whose variance is a smaller share of its mean square is the same in every row
 
 
-def compute_scores(task: Task, y_true: NDArray[np.generic], y_pred: NDArray[np.generic]) -> Scores:
+def compute_scores(
+    task: Task,
+    y_true: NDArray[np.generic],
+    y_pred: NDArray[np.generic],
+    answers: NDArray[np.intp] | None = None,
+) -> Scores:
     """Return every figure of the task.
 
     Parameters
     ----------
     task : regression, binary or multiclass
     y_true : (n_rows,) numbers, or positions among the classes
-    y_pred : (n_rows,) numbers, or (n_rows, n_classes) probabilities; the likeliest class is the answer
+    y_pred : (n_rows,) numbers, or (n_rows, n_classes) probabilities
+    answers : (n_rows,) positions of the answered classes; None takes the likeliest ones
 
     Returns
     -------
     For several classes F1 and average precision are means over the classes and ROC AUC is one-against-the-rest, as
     scikit-learn's `average="macro"`. For two, the second class is the positive one.
     """
-    if task == "regression":
-        mse = float(sk.mean_squared_error(y_true, y_pred))
-        r2 = float(sk.r2_score(y_true, y_pred)) if len(y_true) > 1 else None
-        return {"mse": mse, "mae": float(sk.mean_absolute_error(y_true, y_pred)), "rmse": mse**0.5, "r2": r2}
-    n_classes = y_pred.shape[1]
-    confusion = count_confusions(y_true, y_pred.argmax(axis=1), n_classes)
-    return {
-        **_count_scores(task, confusion),
-        **_rank_scores(task, y_true, y_pred, np.arange(n_classes)),
-        "log_loss": mean_log_loss(y_true, y_pred),
-    }
+    draws = build_scorer(task, y_true, y_pred, answers)(np.ones((1, len(y_true))))
+    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in draws.items()}
 
 
-def count_confusions(y_true: NDArray[np.generic], answers: NDArray[np.intp], n_classes: int) -> NDArray[np.intp]:
-    """Return (n_classes, n_classes) counts, true classes down and answers across."""
-    cells = y_true.astype(np.intp) * n_classes + answers
-    return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
-
-
-def _count_scores(task: Task, confusion: NDArray[np.intp]) -> Scores:
-    """Return the figures that follow from the counts alone, as scikit-learn defines them.
-
-    Written out because the bootstrap asks for them a thousand times, and scikit-learn's checks of the same arrays
-    take most of that time. Tests hold them equal to scikit-learn's.
-    """
-    hits, true, answered = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    recall = hits[true > 0] / true[true > 0]
-    f1 = 2 * hits / np.maximum(true + answered, 1)
-    return {
-        "accuracy": float(hits.sum() / confusion.sum()),
-        "balanced_accuracy": float(recall.mean()),
-        "f1": float(f1[1] if task == "binary" else f1.mean()),
-    }
-
-
-def mean_log_loss(y_true: NDArray[np.generic], probabilities: NDArray[np.generic]) -> float:
-    """Return the mean of -log of the probability given to the true class (Bishop, 2006, equation 4.108)."""
-    given = probabilities[np.arange(len(y_true)), y_true.astype(np.intp)].astype(np.float64)
-    return float(-np.log(np.clip(given, np.finfo(np.float64).eps, 1)).mean())
-
-
-def _rank_scores(
-    task: Task, y_true: NDArray[np.generic], y_pred: NDArray[np.generic], labels: NDArray[np.intp]
-) -> Scores:
-    """Return ROC AUC and average precision, None where a class has no row or all rows."""
-    if len(np.unique(y_true)) < len(labels):
-        return {"roc_auc": None, "average_precision": None}
-    if task == "binary":
-        positive = y_pred[:, 1]
-        return {
-            "roc_auc": float(sk.roc_auc_score(y_true, positive)),
-            "average_precision": float(sk.average_precision_score(y_true, positive)),
-        }
-    return {
-        "roc_auc": float(sk.roc_auc_score(y_true, y_pred, multi_class="ovr", labels=labels)),
-        "average_precision": float(sk.average_precision_score(np.eye(len(labels))[y_true.astype(int)], y_pred)),
-    }
-
-
-def bootstrap_intervals(
+def build_scorer(
     task: Task,
     y_true: NDArray[np.generic],
     y_pred: NDArray[np.generic],
-    resamples: int,
-    confidence: float,
-    seed: int,
-    report: Callable[[int], object],
-) -> dict[str, list[float] | None]:
-    """Return [low, high] per figure: percentiles over resampled rows (Efron and Tibshirani, 1993, chapter 13).
+    answers: NDArray[np.intp] | None = None,
+) -> Scorer:
+    """Return a function from (n_resamples, n_rows) counts to (n_resamples,) of every figure; see `compute_scores`."""
+    if task == "regression":
+        return _build_error_scorer(y_true.astype(np.float64), y_pred.astype(np.float64))
+    places, n_classes = y_true.astype(np.intp), y_pred.shape[1]
+    answered = y_pred.argmax(axis=1) if answers is None else answers
+    losses = find_log_losses(places, y_pred)
+    positives = [1] if task == "binary" else list(range(n_classes))
+    rankings = [_build_rank_scorer(places == place, y_pred[:, place]) for place in positives]
 
-    Parameters
-    ----------
-    task, y_true, y_pred : see `compute_scores`
-    resamples : how many times the rows are drawn again, with replacement
-    confidence : the share of resamples between low and high
-    seed : decides the draws
-    report : called with the number of finished resamples
+    def score(counts: Counts) -> Draws:
+        draws = _score_answers(counts, places, answered, n_classes, is_binary=task == "binary")
+        ranked = [rank(counts) for rank in rankings]
+        has_all = (count_classes(counts, places, n_classes) > 0).all(axis=1)
+        for name in ("roc_auc", "average_precision"):
+            draws[name] = np.where(has_all, np.mean([rank[name] for rank in ranked], axis=0), np.nan)
+        return draws | {"log_loss": counts @ losses / counts.sum(axis=1)}
+
+    return score
+
+
+def _build_error_scorer(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> Scorer:
+    centred = y_true - np.median(y_true)  # keeps the variance exact where the target lies far from zero
+    columns = np.column_stack([(y_true - y_pred) ** 2, np.abs(y_true - y_pred), centred**2, centred])
+
+    def score(counts: Counts) -> Draws:
+        mse, mae, square, mean = (counts @ columns / counts.sum(axis=1, keepdims=True)).T
+        variance = square - mean**2
+        varies = variance > CONSTANT * square
+        r2 = 1 - np.divide(mse, variance, out=np.full_like(mse, np.nan), where=varies)
+        return {"mse": mse, "mae": mae, "rmse": np.sqrt(mse), "r2": r2}
+
+    return score
+
+
+def _score_answers(
+    counts: Counts, places: NDArray[np.intp], answered: NDArray[np.intp], n_classes: int, is_binary: bool
+) -> Draws:
+    """Return the figures that follow from how often each class is right, true and answered, as scikit-learn's do."""
+    hits = count_classes(counts * (places == answered), places, n_classes)
+    true, answers = count_classes(counts, places, n_classes), count_classes(counts, answered, n_classes)
+    recall = np.divide(hits, true, out=np.zeros_like(hits), where=true > 0)
+    f1 = 2 * hits / np.maximum(true + answers, 1)
+    return {
+        "accuracy": hits.sum(axis=1) / counts.sum(axis=1),
+        "balanced_accuracy": recall.sum(axis=1) / (true > 0).sum(axis=1),
+        "f1": f1[:, 1] if is_binary else f1.mean(axis=1),
+    }
+
+
+def count_classes(counts: Counts, places: NDArray[np.intp], n_classes: int) -> NDArray[np.float64]:
+    """Return (n_resamples, n_classes), how often each class stands in each resample."""
+    cells = np.arange(len(counts))[:, np.newaxis] * n_classes + places
+    found = np.bincount(cells.ravel(), weights=counts.ravel(), minlength=len(counts) * n_classes)
+    return np.asarray(found.reshape(len(counts), n_classes), dtype=np.float64)
+
+
+def _build_rank_scorer(is_positive: NDArray[np.bool_], values: NDArray[np.generic]) -> Scorer:
+    """Return a function that gives ROC AUC and average precision: sorted once, equal values share one rank.
+
+    Each resample's curve follows from cumulative sums over the sorted rows: ROC AUC is the share of pairs in order,
+    half for ties (Fawcett, Pattern Recognition Letters 27, 2006), and average precision the precision at each rank
+    weighted by the recall it adds, as scikit-learn's.
     """
-    rng = np.random.default_rng(seed)
-    draws = []
-    with config_context(assume_finite=True, skip_parameter_validation=True):  # checked by the first compute_scores
-        for done in range(resamples):
-            report(done)
-            rows = rng.integers(0, len(y_true), len(y_true))
-            draws.append(compute_scores(task, y_true[rows], y_pred[rows]))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    intervals: dict[str, list[float] | None] = {}
-    for name in draws[0]:
-        values = [draw[name] for draw in draws if draw[name] is not None]
-        intervals[name] = [float(q) for q in np.quantile(np.array(values), tails)] if values else None
-    return intervals
+    falling = -values.astype(np.float64)
+    order = np.argsort(falling, kind="stable")
+    starts = np.flatnonzero(np.diff(falling[order], prepend=-np.inf))
+    positive = is_positive[order].astype(np.float64)
+
+    def score(counts: Counts) -> Draws:
+        drawn = counts[:, order]
+        hits = drawn * positive
+        if len(starts) < len(order):
+            drawn, hits = np.add.reduceat(drawn, starts, axis=1), np.add.reduceat(hits, starts, axis=1)
+        found, seen = hits.cumsum(axis=1), drawn.cumsum(axis=1)
+        n_positive, n_rows = found[:, -1], seen[:, -1]
+        precision = found / np.maximum(seen, 1)
+        in_order = np.einsum("ij,ij->i", drawn - hits, found - hits / 2)
+        with np.errstate(invalid="ignore", divide="ignore"):  # none or all positive: undefined
+            return {
+                "roc_auc": in_order / (n_positive * (n_rows - n_positive)),
+                "average_precision": np.einsum("ij,ij->i", hits, precision) / n_positive,
+            }
+
+    return score
+
+
+def find_log_losses(places: NDArray[np.generic], probabilities: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return (n_rows,) of -log of the probability given to the true class (Bishop, 2006, equation 4.108)."""
+    given = probabilities[np.arange(len(places)), places.astype(np.intp)].astype(np.float64)
+    losses: NDArray[np.float64] = -np.log(np.clip(given, np.finfo(np.float64).eps, 1))
+    return losses
+
+
+def mean_log_loss(y_true: NDArray[np.generic], probabilities: NDArray[np.generic]) -> float:
+    """Return the mean over the rows of what `find_log_losses` gives."""
+    return float(find_log_losses(y_true, probabilities).mean())
 
 
 def predict_dummy(task: Task, y_train: pd.Series, n_rows: int) -> Predictions:
@@ -145,7 +173,7 @@ def predict_dummy(task: Task, y_train: pd.Series, n_rows: int) -> Predictions:
         return Predictions([float(value) for value in dummy.predict(np.zeros((n_rows, 1)))])
     dummy = DummyClassifier(strategy="prior").fit(nothing, y_train)
     probabilities = dummy.predict_proba(np.zeros((n_rows, 1)))
-    return Predictions([dummy.classes_[0]] * n_rows, probabilities)
+    return Predictions([dummy.classes_[probabilities[0].argmax()]] * n_rows, probabilities)
 
 
 def to_arrays(
@@ -158,10 +186,23 @@ def to_arrays(
     """
     if classes is None or predictions.probabilities is None:
         return y_true.to_numpy(), np.array(predictions.values)
-    extra = sorted(set(y_true) - set(classes))
-    places = {label: place for place, label in enumerate([*classes, *extra])}
-    unknown = np.zeros((len(y_true), len(extra)))
+    places = place_classes(y_true, classes)
+    unknown = np.zeros((len(y_true), len(places) - len(classes)))
     return y_true.map(places).to_numpy(), np.hstack([predictions.probabilities, unknown])
+
+
+def place_answers(
+    y_true: pd.Series, predictions: Predictions, classes: Sequence[int | str] | None
+) -> NDArray[np.intp] | None:
+    """Return (n_rows,) positions of the answered classes, which need not be the likeliest; None for a regression."""
+    if classes is None:
+        return None
+    return pd.Series(predictions.values).map(place_classes(y_true, classes)).to_numpy(np.intp)
+
+
+def place_classes(y_true: pd.Series, classes: Sequence[int | str]) -> dict[int | str, int]:
+    """Return the position of each class: those of the model first, then others among the rows."""
+    return {label: place for place, label in enumerate([*classes, *sorted(set(y_true) - set(classes))])}
 
 
 def format_score(value: float | None) -> str:
@@ -171,13 +212,17 @@ def format_score(value: float | None) -> str:
     return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
+def format_interval(bounds: Sequence[float] | None) -> str:
+    """Return an interval as a text."""
+    return "undefined" if bounds is None else f"{format_score(bounds[0])} to {format_score(bounds[1])}"
+
+
 def tabulate_scores(test: Mapping[str, object]) -> list[tuple[str, str, str, str]]:
     """Return (figure, value, interval, dummy) as texts, one row per figure of metrics.json's test section."""
     intervals, dummy = test["intervals"], test["dummy"]
     rows = []
     for name, title in TITLES.items():
         if name in test:
-            bounds = intervals[name]  # type: ignore[index]
-            between = "undefined" if bounds is None else f"{format_score(bounds[0])} to {format_score(bounds[1])}"
+            between = format_interval(intervals[name])  # type: ignore[index]
             rows.append((title, format_score(test[name]), between, format_score(dummy[name])))  # type: ignore[arg-type, index]
     return rows

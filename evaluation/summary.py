@@ -1,4 +1,4 @@
-"""Print what a run came to: rows, figures beside the dummy's, the model's version, and what to type next.
+"""Print what a run came to: rows, figures beside the dummy's, the verdict, and what to type next.
 
 python evaluation/summary.py
 python evaluation/summary.py --markdown
@@ -28,9 +28,14 @@ class SummaryParams(StageParams):
 
 def tabulate(test: Mapping[str, object]) -> list[tuple[str, ...]]:
     """Return the figures of metrics.json's section "test" as rows of text, the header first."""
-    from evaluation.metrics import tabulate_scores
+    from evaluation.metrics import TITLES, format_score, tabulate_scores
 
-    return [("on the test rows", "model", f"{test['confidence']:.0%} interval", "dummy"), *tabulate_scores(test)]
+    rows = [("on the test rows", "model", f"{test['confidence']:.0%} interval", "dummy"), *tabulate_scores(test)]
+    champion: Mapping[str, float | None] | None = test["champion"]  # type: ignore[assignment]
+    if champion is None:
+        return list(rows)
+    beside = ["champion", *(format_score(champion[name]) for name in TITLES if name in test)]
+    return [(*row, cell) for row, cell in zip(rows, beside, strict=True)]
 
 
 def format_table(rows: Sequence[Sequence[str]], markdown: bool = False) -> list[str]:
@@ -53,7 +58,19 @@ def describe_run(metrics: Mapping[str, object], markdown: bool) -> list[str]:
         f"rows: {rows['in']:,} in, {rows['rejected']:,} rejected, {rows['train']:,} train, {rows['test']:,} test",
         "",
         *format_table(tabulate(test), markdown),
+        "",
+        *describe_verdict(metrics, markdown),
     ]
+
+
+def describe_verdict(metrics: Mapping[str, object], markdown: bool) -> list[str]:
+    """Return the verdict with its reasons, in a line each."""
+    from evaluation.gate import read_verdict
+
+    verdict = read_verdict(metrics)
+    if not markdown:
+        return verdict.to_lines()
+    return [f"**{verdict.status}**", "", *(f"- {reason}" for reason in verdict.reasons)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = parse_params(SummaryParams, argv, __doc__ or "")
     workspace = Workspace(params.root)
     metrics = files.read_json(workspace.metrics, EVALUATOR)
-    if "test" not in metrics:
+    if "test" not in metrics or "verdict" not in metrics:
         raise files.stale_error(workspace.metrics, "the model has not been evaluated", EVALUATOR)
     print("\n".join(describe_run(metrics, params.markdown)))
     if not params.markdown:

@@ -1,0 +1,53 @@
+"""The proof that training and serving answer alike: every test row, asked every way there is."""
+
+import numpy as np
+import pandas as pd
+
+from data_ingestion.handoff import PipelineError
+from evaluation.test_data import PREPROCESSOR, TestData
+from models import artifact
+from models.artifact import Predictions, SavedModel
+
+REQUEST_ROWS = 10_000  # rows of plain Python values at a time, which take much more memory than a table
+
+
+def predict_each_way(model: SavedModel, data: TestData) -> dict[str, Predictions]:
+    """Return the answers for the test rows by every way there is to ask for them.
+
+    The estimator takes the encoded rows of processed.parquet, as in training; the pipeline takes the typed raw rows;
+    and the rows as a request sends them go the way of the API.
+    """
+    estimator = model.pipeline.named_steps["estimator"]
+    return {
+        "estimator on encoded rows": artifact.predict_table(estimator, data.X, model.contract),
+        "pipeline on raw rows": artifact.predict_table(model.pipeline, data.features, model.contract),
+        "model on request rows": predict_requests(model, data),
+    }
+
+
+def predict_requests(model: SavedModel, data: TestData) -> Predictions:
+    """Return the answers for the test rows as requests send them."""
+    parts = [
+        model.predict(artifact.to_rows(data.raw.slice(start, REQUEST_ROWS), model.contract))
+        for start in range(0, data.raw.num_rows, REQUEST_ROWS)
+    ]
+    values = [value for part in parts for value in part.values]
+    probabilities = [part.probabilities for part in parts if part.probabilities is not None]
+    return Predictions(values, np.vstack(probabilities) if probabilities else None)
+
+
+def check_parity(answers: dict[str, Predictions]) -> None:
+    """Raise unless every way gives exactly the same answers: a difference is training/serving skew."""
+    (first, expected), *others = answers.items()
+    for name, found in others:
+        differs = (pd.Series(expected.values) != pd.Series(found.values)).to_numpy(copy=True)
+        if expected.probabilities is not None and found.probabilities is not None:
+            differs |= (expected.probabilities != found.probabilities).any(axis=1)
+        different = np.flatnonzero(differs)
+        if len(different):
+            row = int(different[0])
+            raise PipelineError(
+                f"training/serving skew in {len(different):,} of {len(expected.values):,} test rows: for the first "
+                f"(test row {row}) the {first} gives {expected.values[row]!r}, the {name} gives {found.values[row]!r}. "
+                f"Run again: python {PREPROCESSOR}, then python {artifact.TRAINER}"
+            )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, LINE, ACCENT, PAPER = "#22303a", "#5c6a73", "#dde3e6", "#1f6f8b", "#fefefe"
 ROLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", PAPER: "--card"}
-WIDTH, HEIGHT = 4.8, 3.6  # inches: on a phone a point of the figure is about a pixel
+WIDTH, HEIGHT = 4.3, 3.3  # inches: on a phone a point of the figure is about a pixel
 POINTS_PER_INCH, LABEL_SIZE = 72, 9
 
 STYLE: dict[str, object] = {
@@ -76,11 +76,11 @@ def new_axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, "Axe
     return figure, figure.add_subplot()
 
 
-def format_axes(axes: "Axes", *names: Literal["x", "y"]) -> None:
-    """Give these axes few ticks, with numbers as the text writes them."""
+def format_axes(axes: "Axes", *names: Literal["x", "y"], ticks: int = 5) -> None:
+    """Give these axes about as many ticks, with numbers as the text writes them."""
     for name in names:
         axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
 
 

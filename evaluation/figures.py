@@ -215,15 +215,16 @@ def draw_thresholds(thresholds: Sequence[Threshold]) -> Figure:
 def draw_importance(importance: Sequence[Importance], is_classification: bool) -> Figure:
     """Draw the features that matter most, with two standard deviations to each side."""
     top = sorted(importance, key=lambda row: row["mean"])[-MAX_FEATURES_DRAWN:]
-    figure, axes = new_axes(5.2, 0.9 + 0.27 * len(top))
+    figure, axes = new_axes(4.6, 0.9 + 0.27 * len(top))
     means, spreads = [row["mean"] for row in top], [2 * row["std"] for row in top]
     axes.barh(range(len(top)), means, height=0.62, color=ACCENT, alpha=0.45)
     axes.errorbar(means, range(len(top)), xerr=spreads, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
-    names = [cut(row["column"], 26) for row in top]
+    names = [cut(row["column"], 24) for row in top]
     make_room(figure, names)
     axes.set_yticks(range(len(top)), names, color=INK)
-    axes.set_xlabel(f"{'log loss' if is_classification else 'RMSE'} rises by, when shuffled")
+    axes.set_xlabel(f"{'log loss' if is_classification else 'RMSE'} rises by")
     axes.axvline(0, color=LINE, linewidth=0.8)
+    format_axes(axes, "x")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -255,7 +256,7 @@ def draw_dependence(dependence: PartialDependence, bounds: tuple[float, float] |
             axes.xaxis.set_major_locator(locator)
             axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         else:
-            format_axes(axes, "x")
+            format_axes(axes, "x", ticks=4)
         axes.set_xlabel(cut(dependence["column"], 30))
     else:
         kept = np.argsort(means)[::-1][:MAX_LEVELS_DRAWN]
@@ -270,5 +271,5 @@ def draw_dependence(dependence: PartialDependence, bounds: tuple[float, float] |
         axes.set_ylabel(cut(dependence["column"], 24))
         axes.invert_yaxis()
         axes.grid(False, axis="y")
-        format_axes(axes, "x")
+        format_axes(axes, "x", ticks=4)
     return figure

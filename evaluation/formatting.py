@@ -16,12 +16,12 @@ def format_number(value: object) -> str:
         return str(value)
     if not math.isfinite(value):
         return str(value)
-    if value == int(value) and abs(value) < 1e15:
-        return f"{value:,.0f}"
     size = abs(value)
-    if not 1e-4 <= size < 1e15:
+    if size >= 1e15 or 0 < size < 1e-4:
         return f"{value:.3g}"
-    return f"{value:,.0f}" if size >= 10_000 else f"{value:,.4g}"
+    if size >= 9_999.5:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value == int(value) else f"{value:.4g}"  # no 2,026: it may be a year
 
 
 def format_percent(share: float | None) -> str:
@@ -61,6 +61,12 @@ def join_texts(texts: Sequence[str], limit: int = 5) -> str:
     """Return texts in a row, cut at the limit with the count of the others."""
     more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + more
+
+
+def end_sentence(text: str) -> str:
+    """Return a text that begins and ends like a sentence."""
+    line = text.strip()
+    return f"{line[:1].upper()}{line[1:]}{'' if line.endswith(('.', '!', '?')) else '.'}"
 
 
 def escape_markdown(text: object) -> str:

@@ -1,178 +1,196 @@
-"""The report of an evaluation: figures drawn through scikit-learn's displays, and one self-contained page."""
+"""The report of an evaluation: one self-contained page, and a short text for a pull request.
 
-import base64
-import io
-import warnings
+Both show what metrics.json holds, and leave out what it does not hold. Texts from the data are escaped.
+"""
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple, cast
 
-import numpy as np
-import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from sklearn.inspection import permutation_importance
-from sklearn.metrics import (
-    ConfusionMatrixDisplay,
-    PrecisionRecallDisplay,
-    PredictionErrorDisplay,
-    RocCurveDisplay,
-    root_mean_squared_error,
-)
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
-from data_ingestion.encoder import group_encoded_columns
-from data_ingestion.schema import Contract
-from evaluation.metrics import mean_log_loss, tabulate_scores, to_arrays
-from models.artifact import Manifest, SavedModel, predict_table
+from data_ingestion.schema import Column, Contract
+from evaluation import formatting
+from evaluation.figure_style import embed_svg
+from evaluation.figures import draw_figures
+from evaluation.metrics import SCORES, TITLES, format_score
+from evaluation.sections import Slices, read_scores, read_test
+from evaluation.wording import answer_question, describe_figure, quote, title_metric
+from models.artifact import Manifest
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = ["build_markdown", "build_report", "draw_figures"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-MAX_IMPORTANCE_ROWS = 2_000  # more rows move the means by less than their error bars
-MAX_CLASSES_DRAWN = 20
-COLOR, ACCENT = "#2a6f97", "#c8553d"
+TOP_FEATURES = 5
+WORST_SLICES = 3
 
 
-def draw_figures(model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int) -> dict[str, bytes]:
-    """Return the figures as PNG by name.
+class ScoreRow(NamedTuple):
+    """A figure as texts; where there is no such figure, a dash."""
 
-    Parameters
-    ----------
-    model : the model under test
-    X : (n_rows, n_features) raw test rows
-    y : (n_rows,) their target
-    seed : decides which rows are drawn and how columns are permuted
-    """
-    y = y.reset_index(drop=True)
-    # Names come from the data: a $ begins no formula, and a letter that the font lacks is drawn as a box.
-    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        if model.manifest.task == "regression":
-            figures = _draw_regression(model, X, y, seed)
-        else:
-            figures = _draw_classification(model, X, y)
-        return figures | {"permutation_importance": _draw_importance(model, X, y, seed)}
+    title: str
+    value: str
+    interval: str
+    dummy: str
+    champion: str
+    train: str
+    better: str
 
 
-def _new_axes(width: float = 5.2, height: float = 4.2) -> tuple[Figure, "Axes"]:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    return figure, figure.add_subplot()
+class Drawn(NamedTuple):
+    """A figure as the page shows it."""
 
-
-def _to_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _draw_regression(model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int) -> dict[str, bytes]:
-    y_pred = np.array(predict_table(model.pipeline, X, model.contract).values)
-    figures = {}
-    for name, kind in (("actual_vs_predicted", "actual_vs_predicted"), ("residuals", "residual_vs_predicted")):
-        figure, axes = _new_axes()
-        PredictionErrorDisplay.from_predictions(
-            y,
-            y_pred,
-            kind=kind,
-            subsample=1_000,
-            random_state=seed,
-            ax=axes,
-            scatter_kwargs={"color": COLOR, "alpha": 0.5, "s": 12},
-            line_kwargs={"color": ACCENT},
-        )
-        figures[name] = _to_png(figure)
-    return figures
-
-
-def _draw_classification(model: SavedModel, X: pd.DataFrame, y: pd.Series) -> dict[str, bytes]:
-    answers = predict_table(model.pipeline, X, model.contract)
-    classes = model.manifest.classes or []
-    figures = {}
-    if len(classes) <= MAX_CLASSES_DRAWN:
-        figure, axes = _new_axes(max(4.5, 0.5 * len(classes)), max(4.0, 0.45 * len(classes)))
-        ConfusionMatrixDisplay.from_predictions(
-            y, answers.values, ax=axes, cmap="Blues", colorbar=False, xticks_rotation=45
-        )
-        figures["confusion_matrix"] = _to_png(figure)
-    if model.manifest.task == "binary" and answers.probabilities is not None and y.nunique() == len(classes):
-        for name, display in (("roc_curve", RocCurveDisplay), ("precision_recall_curve", PrecisionRecallDisplay)):
-            figure, axes = _new_axes()
-            display.from_predictions(
-                y,
-                answers.probabilities[:, 1],
-                pos_label=classes[1],
-                ax=axes,
-                plot_chance_level=True,
-                curve_kwargs={"color": COLOR},
-                name="model",
-            )
-            figures[name] = _to_png(figure)
-    return figures
-
-
-def measure_importance(
-    model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how much worse the model gets when one raw column is shuffled (Breiman, 2001): (n_features,) mean and std.
-
-    Shuffling a raw column and encoding it again gives the rows of its encoded columns in that order. So the rows are
-    encoded once, and what is shuffled is, for each feature, which row its encoded columns are taken from.
-    """
-    encoder, estimator = model.pipeline.named_steps["encoder"], model.pipeline.named_steps["estimator"]
-    encoded = encoder.transform(X)
-    values, groups = encoded.to_numpy(), group_encoded_columns(encoder)
-    columns = list(groups.values())
-    origins = np.tile(np.arange(len(X))[:, np.newaxis], len(groups))
-
-    def score(_: object, rows: NDArray[np.intp], y: pd.Series) -> float:
-        shuffled = values.copy()
-        for feature in np.flatnonzero((rows != origins).any(axis=0)):
-            places = columns[feature]
-            shuffled[:, places] = values[rows[:, [feature]], places]
-        answers = predict_table(estimator, pd.DataFrame(shuffled, columns=encoded.columns), model.contract)
-        y_true, y_pred = to_arrays(y, answers, model.manifest.classes)
-        if model.manifest.task == "regression":
-            return -float(root_mean_squared_error(y_true, y_pred))
-        return -mean_log_loss(y_true, y_pred)
-
-    found = permutation_importance(estimator, origins, y, scoring=score, n_repeats=5, random_state=seed)
-    order = [list(groups).index(str(name)) for name in X.columns]
-    return found.importances_mean[order], found.importances_std[order]
-
-
-def _draw_importance(model: SavedModel, X: pd.DataFrame, y: pd.Series, seed: int) -> bytes:
-    """Draw the features that matter most."""
-    rows = np.random.default_rng(seed).permutation(len(X))[:MAX_IMPORTANCE_ROWS]
-    means, spreads = measure_importance(model, X.iloc[rows].reset_index(drop=True), y.iloc[rows], seed)
-    order = np.argsort(means)[-15:]
-    figure, axes = _new_axes(6.0, 1.2 + 0.3 * len(order))
-    names = [str(X.columns[place]) for place in order]
-    axes.barh(names, means[order], xerr=spreads[order], color=COLOR, ecolor=ACCENT)
-    axes.set_xlabel(f"{'RMSE' if model.manifest.task == 'regression' else 'log loss'} rises by, when shuffled")
-    return _to_png(figure)
+    name: str
+    title: str
+    finding: str
+    svg: Markup
 
 
 def build_report(
     manifest: Manifest, contract: Contract, metrics: Mapping[str, object], figures: Mapping[str, bytes]
 ) -> str:
-    """Return the page: it shows without a network, and texts from the data are escaped.
+    """Return the page: it shows without a network, in light and dark, on a phone and on paper.
 
     Parameters
     ----------
     manifest, contract : of the model under test
     metrics : metrics.json with its section "test"
-    figures : PNG by name
+    figures : SVG files by name, as `figures.draw_figures` gives them
     """
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    test: Mapping[str, object] = metrics["test"]  # type: ignore[assignment]
-    return environment.get_template("report.html").render(
-        manifest=manifest,
-        metrics=metrics,
-        n_features=len(contract.features),
-        scores=tabulate_scores(test),
-        confidence=f"{test['confidence']:.0%}",
-        figures={name.replace("_", " "): base64.b64encode(content).decode() for name, content in figures.items()},
+    template = build_environment(autoescape=True).get_template("report.html")
+    return template.render(
+        **collect_facts(manifest, contract, metrics), drawn=embed_figures(manifest, metrics, figures)
     )
+
+
+def build_markdown(manifest: Manifest, contract: Contract, metrics: Mapping[str, object]) -> str:
+    """Return the short report in Markdown; parameters as for `build_report`."""
+    template = build_environment(autoescape=False).get_template("report.md")
+    return template.render(**collect_facts(manifest, contract, metrics))
+
+
+def build_environment(autoescape: bool) -> Environment:
+    """Return the templates with the filters they use."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "score": lambda value: format_score(value) if value is not None else formatting.NOTHING,
+        "number": formatting.format_number,
+        "percent": formatting.format_percent,
+        "duration": formatting.format_duration,
+        "p": formatting.format_probability,
+        "counted": formatting.format_count,
+        "title_metric": title_metric,
+        "quote": quote,
+        "sentence": formatting.end_sentence,
+        "md": formatting.escape_markdown,
+    }
+    return environment
+
+
+def collect_facts(manifest: Manifest, contract: Contract, metrics: Mapping[str, object]) -> dict[str, object]:
+    """Return what both templates show."""
+    test = read_test(metrics)
+    importance = sorted(test.get("importance") or [], key=lambda row: -row["mean"])
+    return {
+        "manifest": manifest,
+        "contract": contract,
+        "metrics": metrics,
+        "test": test,
+        "train": metrics["train"],
+        "verdict": metrics.get("verdict"),
+        "answer": answer_question(manifest, metrics),
+        "scores": tabulate_scores(metrics),
+        "confidence": formatting.format_percent(test["confidence"]),
+        "importance": importance,
+        "scale": find_scale(test.get("slices")),
+        "leaks": list_leaks(test),
+        "columns": list_columns(contract, test),
+        "top_features": TOP_FEATURES,
+        "worst_slices": WORST_SLICES,
+    }
+
+
+def tabulate_scores(metrics: Mapping[str, object]) -> list[ScoreRow]:
+    """Return a row per figure, the one that candidates were compared by first."""
+    test, train = read_test(metrics), cast("Mapping[str, object]", metrics["train"])
+    scores, dummy, champion, learnt = (
+        read_scores(section) for section in (test, test.get("dummy"), test.get("champion"), test.get("train"))
+    )
+    rows = []
+    for name in sorted(test["intervals"], key=lambda name: (name != train["metric"], _place_metric(name))):
+        bounds = test["intervals"][name]
+        between = formatting.NOTHING if bounds is None else f"{format_score(bounds[0])} to {format_score(bounds[1])}"
+        rows.append(
+            ScoreRow(
+                title=title_metric(name),
+                value=format_score(scores.get(name)),
+                interval=between,
+                dummy=_show_score(dummy, name),
+                champion=_show_score(champion, name),
+                train=_show_score(learnt, name),
+                better="higher" if name in SCORES else "lower",
+            )
+        )
+    return rows
+
+
+def _show_score(scores: Mapping[str, float], name: str) -> str:
+    return format_score(scores[name]) if name in scores else formatting.NOTHING
+
+
+def _place_metric(name: str) -> int:
+    return list(TITLES).index(name) if name in TITLES else len(TITLES)
+
+
+def find_scale(slices: Slices | None) -> tuple[float, float] | None:
+    """Return the range that the intervals of all slices share, for bars that can be compared."""
+    if not slices or not slices.get("worst"):
+        return None
+    ends = [value for row in slices["worst"] for value in (*(row["interval"] or []), row["score"], row["rest"])]
+    return min(ends), max(ends)
+
+
+def list_leaks(test: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Return the findings of data/leaks.json."""
+    leaks = test.get("leaks") or []
+    found = leaks.get("findings", []) if isinstance(leaks, Mapping) else leaks
+    return cast("list[Mapping[str, object]]", found)
+
+
+def list_columns(contract: Contract, test: Mapping[str, object]) -> list[dict[str, object]]:
+    """Return what is known of each column of the source: from the profile, else from the contract."""
+    profile = cast("Mapping[str, object]", test.get("profile") or {})
+    known = cast("Mapping[str, Mapping[str, object]]", profile.get("columns", profile))
+    return [
+        {"name": name, "role": column.role, "kind": column.kind, "range": describe_range(column, known.get(name, {}))}
+        | {key: known.get(name, {}).get(key) for key in ("missing_share", "distinct")}
+        for name, column in contract.columns.items()
+    ]
+
+
+def describe_range(column: Column, known: Mapping[str, object]) -> str:
+    """Return what values a column holds: its bounds, or its commonest categories."""
+    low, high = known.get("min", column.min), known.get("max", column.max)
+    if low is not None and high is not None:
+        return f"{formatting.format_number(low)} to {formatting.format_number(high)}"
+    top = cast("list[Mapping[str, object]]", known.get("top") or [])
+    names = [str(row["value"]) for row in top] or column.categories or []
+    return formatting.join_texts(names, limit=4)
+
+
+def embed_figures(manifest: Manifest, metrics: Mapping[str, object], figures: Mapping[str, bytes]) -> dict[str, Drawn]:
+    """Return the figures with title and finding, by name without ending."""
+    drawn = {}
+    for file_name, content in figures.items():
+        name = file_name.removesuffix(".svg")
+        title, finding = describe_figure(name, manifest, metrics)
+        svg = Markup(embed_svg(content, name))  # matplotlib and ElementTree have escaped its texts
+        drawn[name] = Drawn(name, title, finding, svg)
+    return drawn

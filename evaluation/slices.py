@@ -166,7 +166,8 @@ def find_worst_slices(
     """Return the slices in which the model is surest to be worse than elsewhere, as plain values.
 
     Each slice is compared with all other rows by Welch's t test (Biometrika 34, 1947), one-sided. They are ordered by
-    how much worse they are at least, at the given confidence: a large difference from few rows may be chance.
+    how much worse they are at least, at the given confidence: a large difference from few rows may be chance. The
+    intervals are Student's for the logarithm of the mean loss, for losses are positive and skewed (delta method).
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ def find_worst_slices(
     confidence : of the intervals
     """
     tested = sum(len(slicing.labels) for slicing in slicings)
-    found: dict[str, object] = {"metric": metric, "tested": tested, "worst": [], "caveat": _warn(tested)}
+    found: dict[str, object] = {"metric": metric, "tested": tested, "worst": [], "caveat": _warn(tested, metric)}
     if not tested:
         return found
     means = average_slices(slicings, losses)
@@ -190,7 +191,7 @@ def find_worst_slices(
     at_least = (
         means.mean - means.rest - np.where(error > 0, stats.t.ppf(tail, np.where(error > 0, degrees, 1)), 0) * error
     )
-    half = stats.t.ppf(tail, means.rows - 1) * means.error
+    factor = np.exp(stats.t.ppf(tail, means.rows - 1) * _divide(means.error, means.mean))
 
     def show(value: float) -> float:
         return float(np.sqrt(max(value, 0)) if metric == "rmse" else max(value, 0))
@@ -204,7 +205,7 @@ def find_worst_slices(
             "slice": names[place][1],
             "rows": int(means.rows[place]),
             "score": show(means.mean[place]),
-            "interval": [show(means.mean[place] - half[place]), show(means.mean[place] + half[place])],
+            "interval": [show(means.mean[place] / factor[place]), show(means.mean[place] * factor[place])],
             "rest": show(means.rest[place]),
             "p_value": float(p_values[place]),
             "adjusted_p": float(adjusted[place]),
@@ -214,12 +215,17 @@ def find_worst_slices(
     return found
 
 
-def _warn(tested: int) -> str:
+def _divide(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(one, other, out=np.zeros_like(one), where=other > 0)
+
+
+def _warn(tested: int, metric: str) -> str:
     if not tested:
         return "no slice has enough rows to be looked at."
+    mixed = " Where the classes are more evenly mixed, log loss is larger by nature." if metric == "log_loss" else ""
     return (
         f"{tested:,} slices were looked at, and among so many some look worse by chance: adjusted_p is corrected for "
-        "their number (Holm, 1979)."
+        f"their number (Holm, 1979).{mixed}"
     )
 
 

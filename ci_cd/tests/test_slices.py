@@ -101,8 +101,8 @@ def test_worst_slice_is_found_and_its_figures_are_scipys() -> None:
     p = stats.ttest_ind(inside, rest, equal_var=False, alternative="greater").pvalue
     assert worst["p_value"] == pytest.approx(p, rel=1e-6)
     assert worst["adjusted_p"] == pytest.approx(3 * p, rel=1e-6)
-    expected = stats.t.interval(0.95, len(inside) - 1, inside.mean(), stats.sem(inside))
-    assert worst["interval"] == pytest.approx(np.sqrt(expected))
+    low, high = stats.t.interval(0.95, len(inside) - 1, np.log(inside.mean()), stats.sem(inside) / inside.mean())
+    assert worst["interval"] == pytest.approx([np.exp(low / 2), np.exp(high / 2)])
     assert "3 slices were looked at" in found["caveat"]
 
 

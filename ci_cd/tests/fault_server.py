@@ -59,23 +59,24 @@ def import_all() -> None:
 
 def shorten_work() -> None:
     """Writes are tested here: small models, short bootstraps and no pictures do as well, and code stays as it is."""
-    candidates, metrics, report = map(
-        importlib.import_module, ("models.candidates", "evaluation.metrics", "evaluation.report")
+    candidates, judging, report = map(
+        importlib.import_module, ("models.candidates", "evaluation.judging", "evaluation.report")
     )
-    build_candidates, bootstrap_intervals = candidates.build_candidates, metrics.bootstrap_intervals
+    build_candidates = candidates.build_candidates
 
     def build_small(*args: object) -> dict:
         choices = build_candidates(*args)
         choices["boosting"].set_params(max_iter=10, learning_rate=0.3)
         return choices
 
-    def bootstrap_little(task: str, y_true: object, y_pred: object, resamples: int, *args: object) -> dict:
-        return bootstrap_intervals(task, y_true, y_pred, resamples // 20, *args)
+    def draw_nothing(model: object, X: object, y: object, metrics: dict) -> dict[str, bytes]:
+        svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><text>{}</text></svg>'
+        return {f"{name}.svg": svg.format(metrics["test"]["intervals"]).encode() for name in ("one", "two")}
 
     handoff.sha256_code = lambda folders, libraries=(): "0" * 64
     candidates.build_candidates = build_small
-    metrics.bootstrap_intervals = bootstrap_little
-    report.draw_figures = lambda model, X, y, seed: {name: f"{name} {seed}".encode() for name in ("one", "two")}
+    judging.explain_answers = lambda model, data, seed: {}
+    report.draw_figures = draw_nothing
 
 
 def install_fault(request: dict) -> None:

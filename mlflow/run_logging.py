@@ -1,4 +1,4 @@
-"""What a run records: parameters, metrics, lineage of the data, files, and the model, registered.
+"""What a run records: parameters, metrics, lineage of the data, files, the candidates, and the model, registered.
 
 A run is complete when its tag says so; the same model version never makes a second complete run.
 """
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from candidate_runs import MAX_PARAM_LENGTH, clean_key, log_candidates
 
 from data_ingestion import handoff as files
 from data_ingestion.handoff import REPOSITORY, Workspace
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 ALIAS = "challenger"
 VERSION_TAG, COMPLETE_TAG, ROOT_TAG, METRICS_TAG = "model_version", "complete", "pipeline_root", "metrics_sha256"
-MAX_PARAM_LENGTH = 500
 SHIPPED = ("data_ingestion/__init__.py", "data_ingestion/encoder.py", "models/__init__.py", "models/linear.py")
 
 
@@ -141,6 +142,9 @@ def log_run(client: "MlflowClient", experiment_id: str, run_files: RunFiles, reg
         _log_data(run_files)
         info = _log_model(run_files)
         _log_evaluation(client, run_id, run_files)
+        train: Mapping[str, object] = run_files.metrics["train"]  # type: ignore[assignment]
+        shared = {VERSION_TAG: manifest.model_version, ROOT_TAG: name_root(root)}
+        log_candidates(client, experiment_id, run_id, train, shared)
         _register_model(client, registered_name, info, manifest.model_version)
         client.set_tag(run_id, COMPLETE_TAG, "true")
     return run_id
@@ -162,29 +166,47 @@ def _flatten_params(params: Mapping[str, Mapping[str, object]]) -> Iterator[tupl
 
 
 def list_metrics(metrics: Mapping[str, object]) -> dict[str, float]:
-    """Return every figure of metrics.json under a flat name: test_rmse, test_rmse_low, dummy_rmse, cv_linear_rmse."""
+    """Return the figures of metrics.json under flat names.
+
+    test_rmse, test_rmse_low, test_rmse_high; dummy_rmse, champion_rmse, train_rmse (of the rows learnt from);
+    cv_linear_rmse, rows_test; row_ms_p50, covered, expected_calibration_error and their like.
+    """
     test: Mapping[str, object] = metrics["test"]  # type: ignore[assignment]
     train: Mapping[str, object] = metrics["train"]  # type: ignore[assignment]
     intervals: Mapping[str, list[float] | None] = test["intervals"]  # type: ignore[assignment]
-    dummy: Mapping[str, float | None] = test["dummy"]  # type: ignore[assignment]
     found: dict[str, float | None] = {}
     for name, bounds in intervals.items():
         low, high = bounds or (None, None)
         found |= {f"test_{name}": test[name], f"test_{name}_low": low, f"test_{name}_high": high}  # type: ignore[dict-item]
-        found[f"dummy_{name}"] = dummy[name]
+        for beside in ("dummy", "champion", "train"):
+            found[f"{beside}_{name}"] = _get(test, beside, name)
     for row in train["leaderboard"]:  # type: ignore[attr-defined]
-        found[f"cv_{row['name']}_{train['metric']}"] = row["mean"]
+        found[clean_key(f"cv_{row['name']}_{train['metric']}")] = row["mean"]
+    found |= {f"row_ms_{name}": _get(test, "timing", "row_ms", name) for name in ("p50", "p95")}
+    found["batch_us_per_row"] = _get(test, "timing", "batch_us_per_row")
+    found |= {name: _get(test, "coverage", name) for name in ("covered", "mean_width", "mean_size")}
+    found |= {name: _get(test, "calibration", name) for name in ("expected_calibration_error", "brier_score")}
     found |= {f"rows_{name}": count for name, count in metrics["rows"].items()}  # type: ignore[attr-defined]
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
+def _get(section: object, *names: str) -> float | None:
+    """Return a number deep in a section, None where the run has no such section."""
+    for name in names:
+        section = section.get(name) if isinstance(section, Mapping) else None
+    return float(section) if isinstance(section, float | int) else None
+
+
 def _log_evaluation(client: "MlflowClient", run_id: str, run_files: RunFiles) -> None:
-    """Log the figures and every file but the pickle, which goes with the model."""
+    """Log the figures, the verdict, and every file but the pickle, which goes with the model."""
     for name, value in list_metrics(run_files.metrics).items():
         client.log_metric(run_id, name, value)
     lineage: Mapping[str, Mapping[str, object]] = run_files.metrics["test"]["lineage"]  # type: ignore[index]
     for name, param in lineage["params"].items():  # tags, for another evaluation of the same model may change them
         client.set_tag(run_id, f"evaluate.{name}", str(param))
+    verdict = run_files.metrics.get("verdict")
+    if isinstance(verdict, Mapping):
+        client.set_tag(run_id, "verdict", str(verdict["status"]))
     for path in run_files.paths:
         if path.name != artifact.PICKLE:
             folder = "figures" if path.parent == run_files.workspace.figures else None

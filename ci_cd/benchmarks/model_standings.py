@@ -33,6 +33,7 @@ class Result:
     error : lower is better, see ERRORS; None when the tool failed
     accuracy : of a classification
     fit_s, predict_s : wall time
+    others : how many cores worked for somebody else meanwhile, on average; None where nobody knows
     note : why it failed
     """
 
@@ -50,6 +51,7 @@ class Result:
     accuracy: float | None = None
     fit_s: float | None = None
     predict_s: float | None = None
+    others: float | None = None
     note: str = ""
 
     @property

@@ -16,8 +16,10 @@ from conftest import REPOSITORY, SAMPLE, run_script
 SCRIPT = "ci_cd/benchmarks/bench_models.py"
 sys.path.append(str(REPOSITORY / "ci_cd/benchmarks"))
 bench = import_module("bench_models")
+processes = import_module("processes")
 report = import_module("model_report")
 standings = import_module("model_standings")
+tables = import_module("model_tables")
 tools = import_module("model_tools")
 
 FIRST = standings.Result(
@@ -124,13 +126,14 @@ def test_errors_of_a_classification_that_nobody_can_tell_apart_have_the_ratio_on
 
 def test_page_holds_every_tool_and_marks_the_best_and_the_slow():
     best = replace(FIRST, tool="autogluon", version="1.6.3", error=98.0, fit_s=40.0)
-    failed = replace(FIRST, tool="flaml", error=None, note="stopped after 450 s")
+    failed = replace(FIRST, tool="flaml", error=None, note="stopped after 450 s", others=0.5)
     page = report.format_page([FIRST, best, failed], "--seeds 1")
     assert "| `houses:price` | RMSE | 100 | failed | **98** † | 2.0% |" in page
     assert "| ours | 2.00 | 1.00 | 2.0% | 2.0% |  | 31.0 s | 31.0 s |" in page
     assert "| AutoGluon medium | 1.00 | † | 0.0% | 0.0% | 1.020 | 40.0 s | 40.0 s |" in page
     assert "FLAML, seed 1: failed, stopped after 450 s." in page
     assert "bench_models.py --seeds 1`" in page
+    assert "others kept 0.50 cores busy" in page
 
 
 @pytest.mark.parametrize(("error", "text"), [(44418.2, "44,418"), (302.716, "302.7"), (0.069187, "0.06919")])
@@ -190,7 +193,7 @@ def test_a_tool_answers_the_test_rows_in_a_process_of_its_own(tmp_path, task):
 
 
 def test_rows_are_those_of_our_split(tmp_path):
-    about = bench.split_table(bench.Table(SAMPLE, "species"), 7, tmp_path)
+    about = tables.split_table(tables.Table(SAMPLE, "species"), 7, tmp_path)
     train, test = (pd.read_parquet(tmp_path / f"{side}.parquet") for side in ("train", "test"))
     assert about == {"task": "multiclass", "n_train": len(train), "n_test": len(test)}
     sides = pd.read_parquet(tmp_path / "root/data/processed.parquet").set_index("row_id")["split"]
@@ -201,7 +204,7 @@ def test_rows_are_those_of_our_split(tmp_path):
 
 
 def test_what_is_known_is_not_run_again_and_what_failed_is(tmp_path):
-    done = replace(FIRST, table="sample:species", source=bench.digest_file(SAMPLE), seed=42)
+    done = replace(FIRST, table="sample:species", source=tables.digest_file(SAMPLE), seed=42)
     done = replace(done, code=bench.digest_tool("flaml"), tool="flaml")
     failed = replace(done, tool="hgb", error=None, note="no memory")
     lines = [json.dumps(asdict(result)) for result in (done, failed)]
@@ -213,13 +216,19 @@ def test_what_is_known_is_not_run_again_and_what_failed_is(tmp_path):
 
 def test_a_command_that_fails_says_its_last_line(tmp_path):
     command = [sys.executable, "-c", "import sys; print('why', file=sys.stderr); sys.exit(3)"]
-    with pytest.raises(bench.BenchError, match="exit code 3: why"):
-        bench.run_bounded(command, tmp_path, 60)
+    with pytest.raises(processes.BenchError, match="exit code 3: why"):
+        processes.run_bounded(command, tmp_path, 60)
 
 
 def test_a_command_that_takes_too_long_is_stopped(tmp_path):
-    with pytest.raises(bench.BenchError, match="stopped after 0 s"):
-        bench.run_bounded([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 0.2)
+    with pytest.raises(processes.BenchError, match="stopped after 0 s"):
+        processes.run_bounded([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 0.2)
+
+
+def test_others_are_what_works_and_is_not_ours():
+    assert processes.find_others((100.0, 10.0), (160.0, 40.0), 20.0) == pytest.approx(1.5)
+    assert processes.find_others((100.0, 10.0), (129.9, 40.0), 20.0) == 0
+    assert processes.find_others(None, None, 20.0) is None
 
 
 def test_datasets_chooses_among_given_and_packaged_tables():

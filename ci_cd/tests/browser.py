@@ -4,9 +4,9 @@ import base64
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,18 +61,16 @@ class Browser:
         self._stack.close()
 
     def _find_address(self) -> str:
-        """What the browser writes first: where it listens."""
+        """Where the browser listens, which it writes into its profile once it does."""
+        place = self.profile / "DevToolsActivePort"
         for _ in range(ANSWER_S * 10):
-            text = (self.profile / "log").read_text(encoding="utf-8", errors="replace")
-            found = re.search(r"DevTools listening on (ws://\S+)", text)
-            if found:
-                return found[1]
+            lines = place.read_text(encoding="utf-8").split() if place.is_file() else []
+            if len(lines) == 2:
+                return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
             if self._process.poll() is not None:
                 break
-            try:
-                self._process.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
+            time.sleep(0.1)
+        text = (self.profile / "log").read_text(encoding="utf-8", errors="replace")
         raise RuntimeError(f"{self.command[0]} does not start: {text[-2000:]}")
 
     def send(self, method: str, **params: object) -> dict[str, object]:

@@ -116,7 +116,8 @@ def find_facts(
     if with_levels:
         found = values.drop_null().value_counts()
         facts.max_levels = MAX_NUMBERS
-        facts.levels = Texts(found.field("values").cast(pa.string()), np.asarray(found.field("counts")))
+        if len(found) <= MAX_NUMBERS:
+            facts.levels = Texts(found.field("values").cast(pa.string()), np.asarray(found.field("counts")))
     if with_forms and read.texts is not None:
         facts.forms = count_texts(read.texts, missing).count_forms()
     elif with_forms:

@@ -19,6 +19,7 @@ from data_ingestion.lineage import Lineage, parse_lineage
 ROWS_PER_GROUP = 131_072
 BYTES_PER_GROUP = 64 * 1024 * 1024  # a group of a table with many columns holds fewer rows
 _SNIFFED_ROWS = 16_384
+_ROWS_AT_ONCE = 8_192  # go through the encoders
 _LINEAGE_KEY, _SEAL_KEY = b"lineage", b"seal"
 _DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
 
@@ -92,6 +93,7 @@ class ParquetSink:
             use_dictionary=[*texts, *few],
             column_encoding={name: encoding for name, encoding in encodings.items() if name not in few},
             max_rows_per_page=self._group_rows,  # each page costs a start of the compressor
+            write_batch_size=_ROWS_AT_ONCE,
             write_page_checksum=True,
             write_statistics=False,  # a quarter of the time of writing, and nobody asks
             store_schema=False,  # texts that are written as dictionaries come back as texts

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import (
@@ -21,6 +20,7 @@ from sklearn.metrics import (
 
 from data_ingestion.schema import Contract
 from evaluation.figure_style import ACCENT, INK, LINE, MUTED, cut, format_axes, make_room, new_axes, to_svg, use_style
+from evaluation.formatting import format_point
 from evaluation.sections import CalibrationBin, Importance, PartialDependence, Threshold, read_test
 from models.artifact import Manifest, Predictions, SavedModel, predict_table
 
@@ -31,7 +31,7 @@ MAX_POINTS = 1_000  # more hide each other
 MAX_CLASSES_DRAWN = 30
 MAX_CLASSES_COUNTED = 12  # with more, the counts do not fit into their cells
 MAX_FEATURES_DRAWN = 15
-MAX_LEVELS_DRAWN = 12
+MAX_LEVELS_DRAWN = 16
 
 
 def draw_figures(
@@ -252,9 +252,8 @@ def draw_dependence(dependence: PartialDependence, bounds: tuple[float, float] |
         axes.set_ylim(bounds)
         format_axes(axes, "y")
         if is_date:
-            locator = AutoDateLocator(maxticks=4)  # type: ignore[no-untyped-call]
-            axes.xaxis.set_major_locator(locator)
-            axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+            shown = [grid[0], grid[len(grid) // 2], grid[-1]]
+            axes.set_xticks(np.array(shown, dtype="datetime64[s]"), [format_point(value)[:10] for value in shown])
         else:
             format_axes(axes, "x", ticks=4)
         axes.set_xlabel(cut(dependence["column"], 30))

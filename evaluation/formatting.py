@@ -57,10 +57,21 @@ def format_count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def join_texts(texts: Sequence[str], limit: int = 5) -> str:
-    """Return texts in a row, cut at the limit with the count of the others."""
-    more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
-    return ", ".join(texts[:limit]) + more
+def format_point(value: object) -> str:
+    """Return a value of a raw column; a moment at midnight is a day."""
+    if value is None:
+        return "missing"
+    text = format_number(value)
+    moment = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)", text)
+    if moment is None:
+        return text
+    return moment[1] if moment[2] == "00:00" else f"{moment[1]} {moment[2]}"
+
+
+def join_texts(texts: Sequence[str], count: int) -> str:
+    """Return texts in a row, with the number of the others where there are `count` in all."""
+    more = f" and {count - len(texts):,} more" if count > len(texts) else ""
+    return ", ".join(texts) + more
 
 
 def end_sentence(text: str) -> str:

@@ -24,6 +24,7 @@ __all__ = ["build_markdown", "build_report", "draw_figures"]
 TEMPLATES = Path(__file__).parent / "templates"
 TOP_FEATURES = 5
 WORST_SLICES = 3
+MAX_LEVELS = 4  # categories named of each column
 
 
 class ScoreRow(NamedTuple):
@@ -83,6 +84,7 @@ def build_environment(autoescape: bool) -> Environment:
         "score": lambda value: format_score(value) if value is not None else formatting.NOTHING,
         "number": formatting.format_number,
         "percent": formatting.format_percent,
+        "count": lambda value: formatting.NOTHING if value is None else f"{value:,}",
         "duration": formatting.format_duration,
         "p": formatting.format_probability,
         "counted": formatting.format_count,
@@ -179,10 +181,10 @@ def describe_range(column: Column, known: Mapping[str, object]) -> str:
     """Return what values a column holds: its bounds, or its commonest categories."""
     low, high = known.get("min", column.min), known.get("max", column.max)
     if low is not None and high is not None:
-        return f"{formatting.format_number(low)} to {formatting.format_number(high)}"
+        return f"{formatting.format_point(low)} to {formatting.format_point(high)}"
     top = cast("list[Mapping[str, object]]", known.get("top") or [])
     names = [str(row["value"]) for row in top] or column.categories or []
-    return formatting.join_texts(names, limit=4)
+    return formatting.join_texts(names[:MAX_LEVELS], max(len(names), cast("int", known.get("distinct") or 0)))
 
 
 def embed_figures(manifest: Manifest, metrics: Mapping[str, object], figures: Mapping[str, bytes]) -> dict[str, Drawn]:

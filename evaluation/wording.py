@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from evaluation.figure_style import cut
-from evaluation.formatting import format_number, format_percent
+from evaluation.formatting import format_number, format_percent, format_point
 from evaluation.metrics import TITLES, format_score
-from evaluation.sections import Calibration, PartialDependence, Point, Test, read_scores, read_test
+from evaluation.sections import Calibration, PartialDependence, Test, read_scores, read_test
 from models.artifact import Manifest
 
 
@@ -161,14 +161,9 @@ def describe_dependence(manifest: Manifest, dependence: PartialDependence) -> st
     low, high = min(pairs, key=lambda pair: pair[0]), max(pairs, key=lambda pair: pair[0])
     of_class = f" for {quote(dependence['class'])}" if manifest.task == "multiclass" and "class" in dependence else ""
     return (
-        f"From {format_number(low[0])} at {_format_point(low[1])} to {format_number(high[0])} at "
-        f"{_format_point(high[1])}{of_class}."
+        f"From {format_number(low[0])} at {format_point(low[1])} to {format_number(high[0])} at "
+        f"{format_point(high[1])}{of_class}."
     )
-
-
-def _format_point(value: Point) -> str:
-    """Return a value of a grid; a moment at midnight is a day."""
-    return "missing" if value is None else format_number(value).removesuffix("T00:00:00")
 
 
 def title_metric(name: str) -> str:

@@ -13,6 +13,7 @@ from browser import Browser, find_browser
 from small_metrics import build_contract, build_everything, build_manifest, build_metrics
 
 from data_ingestion.handoff import Workspace
+from data_ingestion.schema import Column
 from evaluation import figures, formatting, report, wording
 from evaluation.figure_style import cut, embed_svg, to_svg, use_style
 from models import artifact
@@ -322,6 +323,36 @@ def test_shares_are_whole_percents_unless_near_an_end(share: float | None, expec
 )
 def test_times_have_the_unit_that_fits(seconds: float | None, expected: str) -> None:
     assert formatting.format_duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "missing"),
+        ("2019-03-01T00:00:00", "2019-03-01"),
+        ("2019-03-01T12:30:59.5+00:00", "2019-03-01 12:30"),
+        ("x T 00:00", "x T 00:00"),
+        (3.0, "3"),
+    ],
+)
+def test_moments_are_short(value: object, expected: str) -> None:
+    assert formatting.format_point(value) == expected
+
+
+def test_column_names_its_commonest_categories_and_counts_the_others() -> None:
+    top = {"top": [{"value": name, "rows": 9} for name in "abcde"], "distinct": 194}
+    assert report.describe_range(Column(kind="category"), top) == "a, b, c, d and 190 more"
+    assert report.describe_range(Column(kind="category", categories=["x", "y"]), {}) == "x, y"
+
+
+@pytest.mark.parametrize(("adjusted_p", "sure"), [(0.006, True), (0.64, False)])
+def test_slices_that_may_be_chance_are_called_so(adjusted_p: float, sure: bool) -> None:
+    contract = build_contract("binary", "y", PLAIN)
+    metrics = build_everything(contract, ["No", "Yes"])
+    metrics["test"]["slices"]["worst"][0]["adjusted_p"] = adjusted_p  # type: ignore[index]
+    text = read_text(report.build_report(build_manifest(contract, ["No", "Yes"]), contract, metrics, {}))
+    assert ("surest to be worse where tenure = 0 to 10 :" in text) == sure
+    assert ("each of these differences may be chance" in text) != sure
 
 
 # In a real browser

@@ -131,7 +131,7 @@ def draw_curve(
         axes.set(xlabel="false positives, share of the negatives", ylabel="true positives, share found")
     else:
         axes.set(xlabel="recall: share of the positives found", ylabel="precision: share of the finds")
-    axes.legend(loc="lower right" if display is RocCurveDisplay else "upper right")
+    axes.legend(loc="best")
     return figure
 
 

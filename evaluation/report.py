@@ -184,6 +184,8 @@ def describe_range(column: Column, known: Mapping[str, object]) -> str:
         return f"{formatting.format_point(low)} to {formatting.format_point(high)}"
     top = cast("list[Mapping[str, object]]", known.get("top") or [])
     names = [str(row["value"]) for row in top] or column.categories or []
+    if not names:
+        return ""
     return formatting.join_texts(names[:MAX_LEVELS], max(len(names), cast("int", known.get("distinct") or 0)))
 
 

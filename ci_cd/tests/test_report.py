@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Browser, find_browser
+from markdown_it import MarkdownIt
 from small_metrics import build_contract, build_everything, build_manifest, build_metrics
 
 from data_ingestion.handoff import Workspace
@@ -257,6 +258,20 @@ def test_markdown_shows_names_as_they_are_and_mentions_nobody() -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
     assert widths == {7, 6}, "each table has rows of one width"
+
+
+def test_markdown_is_rendered_as_it_is_meant() -> None:
+    """By an independent parser of CommonMark with GitHub's tables."""
+    contract = build_contract("binary", HOSTILE[0], HOSTILE[::-1])
+    metrics = build_everything(contract, HOSTILE_CLASSES[:2])
+    text = report.build_markdown(build_manifest(contract, HOSTILE_CLASSES[:2]), contract, metrics)
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    assert not re.search(r"<(script|img|a|b)\b", page)
+    assert page.count("<table>") == 2
+    assert page.count("<tr>") == (1 + 6) + (1 + 3)
+    assert page.count("<td") == 6 * 6 + 3 * 5
+    assert f"<h2>{HOSTILE[0]}: passed</h2>" in html.unescape(page)
+    assert "None #1 [link](http://example.org)" in html.unescape(page)
 
 
 def test_markdown_is_short_and_has_the_essentials() -> None:

@@ -21,7 +21,8 @@ from evaluation.metrics import (
     to_arrays,
 )
 from evaluation.parameters import EvaluateParams
-from evaluation.slices import Slicing, build_slicings, compare_slices, find_worst_slices
+from evaluation.slices import compare_slices, find_worst_slices
+from evaluation.slicing import Slicing, build_slicings
 from evaluation.test_data import TestData
 from evaluation.thresholds import tabulate_thresholds
 from models.artifact import Manifest, Predictions, SavedModel, predict_table

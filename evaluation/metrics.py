@@ -72,14 +72,16 @@ def build_scorer(
         return _build_error_scorer(y_true.astype(np.float64), y_pred.astype(np.float64))
     places, n_classes = y_true.astype(np.intp), y_pred.shape[1]
     answered = y_pred.argmax(axis=1) if answers is None else answers
-    losses = find_log_losses(places, y_pred)
+    is_right, losses = places == answered, find_log_losses(places, y_pred)
     positives = [1] if task == "binary" else list(range(n_classes))
     rankings = [_build_rank_scorer(places == place, y_pred[:, place]) for place in positives]
 
     def score(counts: Counts) -> Draws:
-        draws = _score_answers(counts, places, answered, n_classes, is_binary=task == "binary")
+        true = count_classes(counts, places, n_classes)
+        hits = count_classes(counts * is_right, places, n_classes)
+        draws = _score_answers(true, hits, count_classes(counts, answered, n_classes), is_binary=task == "binary")
         ranked = [rank(counts) for rank in rankings]
-        has_all = (count_classes(counts, places, n_classes) > 0).all(axis=1)
+        has_all = (true > 0).all(axis=1)
         for name in ("roc_auc", "average_precision"):
             draws[name] = np.where(has_all, np.mean([rank[name] for rank in ranked], axis=0), np.nan)
         return draws | {"log_loss": counts @ losses / counts.sum(axis=1)}
@@ -102,15 +104,19 @@ def _build_error_scorer(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]
 
 
 def _score_answers(
-    counts: Counts, places: NDArray[np.intp], answered: NDArray[np.intp], n_classes: int, is_binary: bool
+    true: NDArray[np.float64], hits: NDArray[np.float64], answers: NDArray[np.float64], is_binary: bool
 ) -> Draws:
-    """Return the figures that follow from how often each class is right, true and answered, as scikit-learn's do."""
-    hits = count_classes(counts * (places == answered), places, n_classes)
-    true, answers = count_classes(counts, places, n_classes), count_classes(counts, answered, n_classes)
+    """Return the figures that follow from how often each class is true, right and answered, as scikit-learn's do.
+
+    Parameters
+    ----------
+    true, hits, answers : (n_resamples, n_classes) counts of rows
+    is_binary : F1 is that of the second class, else the mean
+    """
     recall = np.divide(hits, true, out=np.zeros_like(hits), where=true > 0)
     f1 = 2 * hits / np.maximum(true + answers, 1)
     return {
-        "accuracy": hits.sum(axis=1) / counts.sum(axis=1),
+        "accuracy": hits.sum(axis=1) / true.sum(axis=1),
         "balanced_accuracy": recall.sum(axis=1) / (true > 0).sum(axis=1),
         "f1": f1[:, 1] if is_binary else f1.mean(axis=1),
     }
@@ -126,31 +132,39 @@ def count_classes(counts: Counts, places: NDArray[np.intp], n_classes: int) -> N
 def _build_rank_scorer(is_positive: NDArray[np.bool_], values: NDArray[np.generic]) -> Scorer:
     """Return a function that gives ROC AUC and average precision: sorted once, equal values share one rank.
 
-    Each resample's curve follows from cumulative sums over the sorted rows: ROC AUC is the share of pairs in order,
-    half for ties (Fawcett, Pattern Recognition Letters 27, 2006), and average precision the precision at each rank
-    weighted by the recall it adds, as scikit-learn's.
+    Each resample's curve follows from cumulative sums over the sorted rows, read off where positive rows are: ROC AUC
+    is the share of pairs in order, half for ties (Fawcett, Pattern Recognition Letters 27, 2006), and average precision
+    the precision at each rank weighted by the recall it adds, as scikit-learn's.
     """
     falling = -values.astype(np.float64)
     order = np.argsort(falling, kind="stable")
-    starts = np.flatnonzero(np.diff(falling[order], prepend=-np.inf))
-    positive = is_positive[order].astype(np.float64)
+    ranked, positions = falling[order], np.flatnonzero(is_positive[order])
+    ranks = np.unique(ranked[positions])
+    starts, ends = (np.searchsorted(ranked, ranks, side=side) for side in ("left", "right"))
+    first, last = np.searchsorted(positions, starts), np.searchsorted(positions, ends)
 
     def score(counts: Counts) -> Draws:
-        drawn = counts[:, order]
-        hits = drawn * positive
-        if len(starts) < len(order):
-            drawn, hits = np.add.reduceat(drawn, starts, axis=1), np.add.reduceat(hits, starts, axis=1)
-        found, seen = hits.cumsum(axis=1), drawn.cumsum(axis=1)
+        seen, found = _accumulate(counts[:, order]), _accumulate(counts[:, order[positions]])
         n_positive, n_rows = found[:, -1], seen[:, -1]
-        precision = found / np.maximum(seen, 1)
-        in_order = np.einsum("ij,ij->i", drawn - hits, found - hits / 2)
+        found_before, found_after, seen_after = found[:, first], found[:, last], seen[:, ends]
+        hits = found_after - found_before
+        negatives = (seen_after - found_after + seen[:, starts] - found_before) / 2  # ranked above, ties half
+        n_negative = n_rows - n_positive
+        in_order = n_positive * n_negative - np.einsum("ij,ij->i", hits, negatives)
         with np.errstate(invalid="ignore", divide="ignore"):  # none or all positive: undefined
             return {
-                "roc_auc": in_order / (n_positive * (n_rows - n_positive)),
-                "average_precision": np.einsum("ij,ij->i", hits, precision) / n_positive,
+                "roc_auc": in_order / (n_positive * n_negative),
+                "average_precision": np.einsum("ij,ij->i", hits, found_after / np.maximum(seen_after, 1)) / n_positive,
             }
 
     return score
+
+
+def _accumulate(counts: Counts) -> NDArray[np.float64]:
+    """Return (n_resamples, n_rows + 1) how many rows stand before each place."""
+    sums = np.zeros((counts.shape[0], counts.shape[1] + 1))
+    np.cumsum(counts, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def find_log_losses(places: NDArray[np.generic], probabilities: NDArray[np.generic]) -> NDArray[np.float64]:

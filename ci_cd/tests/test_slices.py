@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from data_ingestion.schema import Contract, parse_contract
-from evaluation.slices import adjust_p_values, build_slicings, compare_slices, find_worst_slices, iterate_sizes
+from evaluation.slices import adjust_p_values, compare_slices, find_worst_slices
+from evaluation.slicing import build_slicings
 
 RNG = np.random.default_rng(0)
 
@@ -21,7 +22,11 @@ def contract_of(**kinds: str) -> Contract:
 
 
 def sizes(table: dict[str, pa.Array], min_rows: int = 1, **kinds: str) -> dict[str, int]:
-    return dict(iterate_sizes(build_slicings(pa.table(table), contract_of(**kinds), min_rows)))
+    """The number of rows of every slice, by its label."""
+    found = build_slicings(pa.table(table), contract_of(**kinds), min_rows)
+    return {
+        label: int((slicing.places == place).sum()) for slicing in found for place, label in enumerate(slicing.labels)
+    }
 
 
 def test_slices_are_categories_booleans_and_missing_values() -> None:

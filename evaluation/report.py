@@ -24,6 +24,7 @@ __all__ = ["build_markdown", "build_report", "draw_figures"]
 TEMPLATES = Path(__file__).parent / "templates"
 TOP_FEATURES = 5
 WORST_SLICES = 3
+MAX_CANDIDATES = 12  # others are folded away
 MAX_LEVELS = 4  # categories named of each column
 
 
@@ -99,6 +100,7 @@ def build_environment(autoescape: bool) -> Environment:
 def collect_facts(manifest: Manifest, contract: Contract, metrics: Mapping[str, object]) -> dict[str, object]:
     """Return what both templates show."""
     test = read_test(metrics)
+    leading, others = part_candidates(metrics)
     importance = sorted(test.get("importance") or [], key=lambda row: -row["mean"])
     return {
         "manifest": manifest,
@@ -106,6 +108,8 @@ def collect_facts(manifest: Manifest, contract: Contract, metrics: Mapping[str, 
         "metrics": metrics,
         "test": test,
         "train": metrics["train"],
+        "leading": leading,
+        "others": others,
         "verdict": metrics.get("verdict"),
         "answer": answer_question(manifest, metrics),
         "scores": tabulate_scores(metrics),
@@ -149,6 +153,16 @@ def _show_score(scores: Mapping[str, float], name: str) -> str:
 
 def _place_metric(name: str) -> int:
     return list(TITLES).index(name) if name in TITLES else len(TITLES)
+
+
+def part_candidates(metrics: Mapping[str, object]) -> tuple[list[object], list[object]]:
+    """Return the best candidates with all that the model is made of, and the others."""
+    train = cast("Mapping[str, list[Mapping[str, object]]]", metrics["train"])
+    leading: list[object] = []
+    others: list[object] = []
+    for place, row in enumerate(train["leaderboard"]):
+        (leading if place < MAX_CANDIDATES or row.get("weight") else others).append(row)
+    return leading, others
 
 
 def find_scale(slices: Slices | None) -> tuple[float, float] | None:

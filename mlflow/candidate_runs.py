@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 MAX_PARAM_LENGTH = 500
 PARENT_TAG = "mlflow.parentRunId"
 CHOSEN_TAG = "chosen"
-MEASURED = ("standard_error", "fit_s", "predict_us", "n_trees", "weight")
+MEASURED = ("standard_error", "fit_s", "predict_us", "n_trees", "size_bytes", "weight")
 
 
 def log_candidates(
@@ -49,8 +49,9 @@ def list_candidate_metrics(row: Mapping[str, object], metric: str) -> Iterator[t
     for name in MEASURED:
         if row.get(name) is not None:
             yield name, float(str(row[name])), 0
-    for place, score in enumerate(cast("list[float]", row.get("folds") or [])):
-        yield f"fold_{metric}", float(score), place
+    for place, score in enumerate(cast("list[float | None]", row.get("folds") or [])):
+        if score is not None:  # given up before that fold
+            yield f"fold_{metric}", float(score), place
 
 
 def list_settings(row: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -140,7 +140,7 @@ def test_candidate_has_settings_score_times_and_size() -> None:
         "name": "boosting 3",
         "mean": 0.85,
         "standard_error": 0.01,
-        "folds": [0.84, 0.86],
+        "folds": [0.84, 0.86, None],
         "fit_s": 1.5,
         "predict_us": 8.0,
         "n_trees": 300,

@@ -31,7 +31,8 @@ STYLE: dict[str, object] = {
     "text.parse_math": False,  # names come from the data: a $ begins no formula
     "svg.fonttype": "none",
     "svg.hashsalt": "figures",  # the same figure gives the same bytes
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",

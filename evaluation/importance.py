@@ -15,9 +15,9 @@ from models.artifact import SavedModel, predict_table
 
 MAX_ROWS = 2_000  # more move the means by less than their error bars
 MIN_ROWS = 200
-MAX_ANSWERS = 100_000  # for all columns together: many columns are shuffled on fewer rows
+MAX_ANSWERS = 50_000  # for all columns together: many columns are shuffled on fewer rows
 N_REPEATS = 5
-DEPENDENCE_ROWS = 300
+DEPENDENCE_ROWS = 200
 DEPENDENCE_FEATURES = 6
 N_GRID = 15
 Point = float | int | bool | str | None  # a value of a raw column, as JSON holds it

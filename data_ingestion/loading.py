@@ -125,14 +125,14 @@ def read_sources(
             _take_in(state, outcome)
             if outputs is not None:
                 writing.append(writer.submit(_write, outputs, outcome))
-            while len(writing) > 2:
+            while len(writing) > 4:  # whole row groups are written now and then, and nobody is to wait for that
                 writing.popleft().result()
 
         try:
             blocks = _iterate_blocks(readers, separator, state, notes, progress)
             for number, block in enumerate(blocks):
                 running.append(pool.submit(_work, number, block, state))
-                if len(running) > workers + 1:
+                if len(running) > workers + 2:
                     put_away()
             while running:
                 put_away()

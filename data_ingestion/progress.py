@@ -1,6 +1,7 @@
 """A progress bar on stderr for work that takes a while; silent where stderr is no terminal."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -51,3 +52,29 @@ def show_transfer(what: str, total_bytes: int) -> Iterator[Callable[[int, int], 
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
         task = progress.add_task(what, total=total_bytes, rows=0)
         yield lambda done, rows: progress.update(task, completed=done, rows=rows)
+
+
+@contextmanager
+def show_trials(total: int, deadline: float | None) -> Iterator[Callable[[int, str, float], None]]:
+    """Yield a function that takes the finished trials, the best one's name and its score; shows the time left too.
+
+    Parameters
+    ----------
+    total : trials at most
+    deadline : `time.monotonic()` at which the search ends at the latest; None sets no time
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, best, score: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("trying candidates"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def show(done: int, best: str, score: float) -> None:
+            left = "" if deadline is None else f", {max(deadline - time.monotonic(), 0):.0f} s left"
+            progress.update(task, completed=done, description=f"best: {best} {score:,.4f}{left}")
+
+        yield show

@@ -61,6 +61,7 @@ class Column(BaseModel):
     out_of_range: Policy = "warn"
     categories: list[StrictStr] | None = None
     unseen: Policy = "warn"
+    monotone: Literal["increasing", "decreasing"] | None = None
     true_values: list[StrictStr] | None = None
     false_values: list[StrictStr] | None = None
     format: StrictStr | None = None

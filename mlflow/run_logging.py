@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 ALIAS = "challenger"
 VERSION_TAG, COMPLETE_TAG, ROOT_TAG, METRICS_TAG = "model_version", "complete", "pipeline_root", "metrics_sha256"
-SHIPPED = ("data_ingestion/__init__.py", "data_ingestion/encoder.py", "models/__init__.py", "models/linear.py")
+SHIPPED = (
+    *("data_ingestion/__init__.py", "data_ingestion/encoder.py"),
+    *(f"models/{name}.py" for name in ("__init__", "boosting", "ensemble", "linear", "pairs")),
+)
 
 
 @dataclass(frozen=True)

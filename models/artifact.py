@@ -132,10 +132,13 @@ def predict_table(estimator: "BaseEstimator", X: "pd.DataFrame", contract: Contr
     X : (n_rows, n_features) what it takes
     contract : says whether the answers are numbers or classes
     """
+    from models.ensemble import choose_places
+
     if not contract.is_classification:
         return Predictions([float(value) for value in estimator.predict(X)])
     probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
-    labels = estimator.classes_[probabilities.argmax(axis=1)]
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    labels = estimator.classes_[choose_places(probabilities, getattr(last, "threshold", None))]
     return Predictions([to_label(label) for label in labels], probabilities)
 
 

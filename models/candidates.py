@@ -1,238 +1,326 @@
-"""The estimators that training chooses from, and how they are compared.
+"""What training tries: settings known to be good first, then settings that a search proposes.
 
-They take the encoded columns of processed.parquet, whose names say what made them: `category__` columns hold codes.
+Estimators take the encoded columns of processed.parquet, whose names say what made them: `category__` columns hold
+codes, `date__` columns parts of dates.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from scipy.stats import skew
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.metrics import log_loss, roc_auc_score, root_mean_squared_error
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, TimeSeriesSplit
-from sklearn.pipeline import make_pipeline
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from threadpoolctl import threadpool_limits
 
 from data_ingestion.handoff import PipelineError
-from data_ingestion.schema import Strategy, Task
+from data_ingestion.schema import Task
+from models.boosting import BoostedRegressor
 from models.linear import RowwiseLogisticRegression, RowwiseRidgeCV
+from models.pairs import PairFeatures
+
+if TYPE_CHECKING:
+    import optuna
 
 Metric = Literal["rmse", "roc_auc", "log_loss"]
 METRICS: Mapping[Task, Metric] = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
 GREATER_IS_BETTER: Mapping[Metric, bool] = {"rmse": False, "roc_auc": True, "log_loss": False}
-MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a tenth of the rows is too few to say when to stop
+
+MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a fold is too few rows to say when to stop
 MIN_CLASS_ROWS_EARLY_STOPPING = 20
-MIN_ROWS_PROCESSES = 5_000  # below this, starting worker processes costs more than it saves
-MIN_ROWS_THREADS = 100_000  # below this, a second thread makes a boosting fit slower on a busy machine
+MAX_ITERATIONS = 1_500
+MAX_LINEAR_CELLS = 50_000_000  # of a linear model's table, 0.4 GB: it learns no more from further rows
+MIN_SKEW = 1.0  # of a positive target: above it, a logarithmic scale is worth a try
+RAW_DATE_PARTS = re.compile(r"date__.*_(year|month|day|weekday|hour|minute)")
+
+Family = Literal["dummy", "linear", "boosting", "extra_trees", "own"]
+Base = Literal["mean", "line", "log"]
+Pairs = Literal["none", "differences", "all", "products"]
+BOOSTING: Mapping[str, object] = {  # what boosting does unless told otherwise
+    "max_leaf_nodes": 31,
+    "min_samples_leaf": 20,
+    "l2_regularization": 1.0,
+    "max_features": 0.5,
+    "learning_rate_factor": 1.0,
+    "max_bins": 255,
+    "base": "mean",
+    "pairs": "none",
+}
+SIGNS: Mapping[Pairs, str] = {"none": "", "differences": "-", "all": "~+/", "products": "*"}
 
 
 @dataclass(frozen=True)
-class CrossValidation:
-    """How one candidate did on rows it was not fitted on.
+class Candidate:
+    """A kind of estimator with settings.
 
     Parameters
     ----------
-    name : the candidate's name
-    scores : (n_folds,) of the metric; NaN where a fold leaves it undefined
+    name : as the leaderboard shows it
+    family : what is built
+    settings : of that family, see `build_estimator`
     """
 
     name: str
-    scores: NDArray[np.float64]
-
-    @property
-    def mean(self) -> float:
-        """The mean over the folds."""
-        return float(np.nanmean(self.scores))
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of the mean over the folds."""
-        return float(np.nanstd(self.scores, ddof=1) / np.sqrt(np.count_nonzero(~np.isnan(self.scores))))
+    family: Family
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
-def build_candidates(task: Task, columns: Sequence[str], y: pd.Series, seed: int) -> dict[str, BaseEstimator]:
-    """Return the unfitted candidates by name, the simplest first.
+@dataclass(frozen=True)
+class Problem:
+    """What a candidate is built for.
 
     Parameters
     ----------
     task : what to predict
     columns : the encoded columns
-    y : (n_rows,) target of the train rows; many enough of each class, boosting holds some back to stop early
-    seed : for the candidates that draw at random
+    n_rows : train rows
+    n_codes : the one-hot columns that the categories come to
+    classes : the labels, none for a regression
+    seed : for whatever draws at random
+    watch : whether boosting watches the rows of its fold to stop early
+    is_skewed : the target is positive and has a long tail
+    strongest : the columns of numbers that matter most, for pairs; fewer than two make none
+    monotone : columns whose effect must not change its sign, as HistGradientBoosting takes it
+    learning_rate, max_iterations : what time allows
+    extra_trees : forests may be tried, which only the pickle can serve
+    own : "package.module:ClassName" of an estimator to try as well
     """
-    codes = [name for name in columns if name.startswith("category__")]
-    encode = ColumnTransformer(
-        [("codes", OneHotEncoder(handle_unknown="ignore", sparse_output=False), codes)] if codes else [],
-        remainder=StandardScaler(),
-    )
-    early = len(y) >= MIN_ROWS_EARLY_STOPPING
-    if task != "regression":  # rows are held back class by class, in every fold
-        early = early and y.value_counts().min() >= MIN_CLASS_ROWS_EARLY_STOPPING
-    boosting = {
-        "learning_rate": 0.05,
-        "max_iter": 1000 if early else 150,
-        "early_stopping": early,
-        "n_iter_no_change": 20,
-        "min_samples_leaf": 20 if early else 5,
-        "l2_regularization": 1.0,
-        "max_features": 0.5,
-        "categorical_features": codes or None,
-        "random_state": seed,
-    }
-    if task == "regression":
-        return {
-            "dummy": DummyRegressor(strategy="mean"),
-            "linear": make_pipeline(encode, RowwiseRidgeCV(alphas=np.logspace(-3, 3, 13))),
-            "boosting": HistGradientBoostingRegressor(**boosting),
-        }
-    return {
-        "dummy": DummyClassifier(strategy="prior"),
-        "linear": make_pipeline(encode, RowwiseLogisticRegression(max_iter=2000)),
-        "boosting": HistGradientBoostingClassifier(**boosting),
-    }
+
+    task: Task
+    columns: tuple[str, ...]
+    n_rows: int
+    n_codes: int
+    classes: tuple[int | str, ...]
+    seed: int
+    watch: bool
+    is_skewed: bool = False
+    strongest: tuple[str, ...] = ()
+    monotone: Mapping[str, int] = field(default_factory=dict)
+    learning_rate: float = 0.05
+    max_iterations: int = MAX_ITERATIONS
+    extra_trees: bool = False
+    own: str | None = None
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether classes are predicted."""
+        return self.task != "regression"
 
 
-def build_folds(
-    task: Task,
-    strategy: Strategy,
-    y: pd.Series,
-    n_folds: int,
-    seed: int,
-    order: NDArray[np.object_] | None = None,
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return (fit, validation) positions per fold, cut as the test rows were cut.
+def describe_problem(task: Task, X: pd.DataFrame, y: pd.Series, seed: int, **more: object) -> Problem:
+    """Return the problem that train rows pose.
 
     Parameters
     ----------
     task : what to predict
-    strategy : how the test rows were chosen; group keeps groups whole, time validates on what comes after the fit
-    y : (n_rows,) target of the train rows
-    n_folds : how many
-    seed : for the shuffling
-    order : (n_rows,) the group or the time of each row, for those strategies
-
-    Raises
-    ------
-    PipelineError : the rows are too few for that many folds, or hold one group, or fewer than two folds hold two
-        classes to fit on and, for two classes, to be judged by
+    X, y : encoded features and target of the train rows
+    seed : for whatever draws at random
+    more : further fields of `Problem`
     """
-    folds = _cut_folds(task, strategy, y, n_folds, seed, order)
-    if task == "regression":
-        return folds
-    needed = 2 if task == "binary" else 1
-    usable = [(fit, check) for fit, check in folds if y.iloc[fit].nunique() > 1 and y.iloc[check].nunique() >= needed]
-    if len(usable) < 2:
-        raise PipelineError(
-            f"--split {strategy} leaves {len(usable)} of {len(folds)} folds with two classes, and comparing needs two "
-            "such folds. Choose another --split, or other --folds."
+    classes = () if task == "regression" else tuple(sorted(y.unique()))
+    watch = len(y) >= MIN_ROWS_EARLY_STOPPING
+    if classes:
+        watch = watch and int(y.value_counts().min()) >= MIN_CLASS_ROWS_EARLY_STOPPING
+    return Problem(
+        task=task,
+        columns=tuple(X.columns),
+        n_rows=len(X),
+        n_codes=int(X[list_codes(X.columns)].nunique().sum()),
+        classes=classes,
+        seed=seed,
+        watch=watch,
+        is_skewed=not classes and float(y.min()) >= 0 and skew(y.to_numpy(dtype=np.float64)) > MIN_SKEW,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def list_codes(columns: Iterable[str]) -> list[str]:
+    """Return the encoded columns that hold codes of categories."""
+    return [name for name in columns if name.startswith("category__")]
+
+
+# What is tried
+
+
+def list_known_good(problem: Problem) -> list[Candidate]:
+    """Return the candidates to try before any search, what is cheap or likely to win first."""
+    pairs = len(problem.strongest) > 1
+    simple = not problem.monotone  # neither a line nor a foreign estimator keeps to a sign
+    found = [Candidate("linear", "linear")] if simple else []
+    found.append(Candidate("boosting", "boosting"))
+    if simple and problem.own is not None:
+        found.append(Candidate(problem.own.rpartition(":")[2], "own", {"estimator": problem.own}))
+    if problem.is_classification:
+        found.append(
+            Candidate(
+                "boosting, few leaves",
+                "boosting",
+                {"max_leaf_nodes": 12, "l2_regularization": 10.0, "max_features": 0.3},
+            )
         )
-    return usable
+        if simple:
+            found.append(Candidate("linear, free", "linear", {"C": 100.0}))
+    elif simple:
+        line = {"base": "line", "pairs": "differences" if pairs else "none"}
+        found.append(Candidate("boosting on a line", "boosting", line))
+    if pairs:
+        found.append(Candidate("boosting with pairs", "boosting", {"pairs": "all"}))
+        if problem.is_classification:
+            few = {"pairs": "differences", "max_leaf_nodes": 12}
+            found.append(Candidate("boosting with differences", "boosting", few))
+    if problem.is_skewed:
+        found.append(
+            Candidate(
+                "boosting on a log scale", "boosting", {"base": "log", "pairs": "differences" if pairs else "none"}
+            )
+        )
+    if simple and pairs:
+        found.append(Candidate("linear with products", "linear", {"pairs": "products"}))
+    if simple and problem.extra_trees:
+        found.append(Candidate("extra trees", "extra_trees"))
+    return found
 
 
-def _cut_folds(
-    task: Task, strategy: Strategy, y: pd.Series, n_folds: int, seed: int, order: NDArray[np.object_] | None
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return (fit, validation) positions per fold; see `build_folds`."""
-    positions = np.arange(len(y))
-    if strategy == "group" and order is not None:
-        groups, names = pd.factorize(order, use_na_sentinel=False)  # no group is a group too, as in the split
-        if len(names) < 2:
-            raise PipelineError("the train rows hold one group, and folds need two. Choose another --split.")
-        return list(GroupKFold(min(n_folds, len(names)), shuffle=True, random_state=seed).split(positions, y, groups))
-    needed = n_folds + 1 if strategy == "time" else n_folds
-    if len(y) < needed:
-        raise PipelineError(f"--folds {n_folds} needs at least {needed} train rows, got {len(y)}. Lower --folds.")
-    if strategy == "time" and order is not None:
-        by_time = np.argsort(order, kind="stable")
-        return [(by_time[fit], by_time[check]) for fit, check in TimeSeriesSplit(n_folds).split(positions)]
-    if task == "regression":
-        return list(KFold(n_folds, shuffle=True, random_state=seed).split(positions))
-    n_folds = max(2, min(n_folds, int(y.value_counts().min())))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # of one row: it is in one of the two folds
-        return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(positions, y))
+def define_space(problem: Problem) -> "dict[str, optuna.distributions.BaseDistribution]":
+    """Return the settings of boosting among which to search, all of those in `BOOSTING`."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    return {
+        "max_leaf_nodes": IntDistribution(6, 63, log=True),
+        "min_samples_leaf": IntDistribution(2, 60, log=True),
+        "l2_regularization": FloatDistribution(0.01, 100.0, log=True),
+        "max_features": FloatDistribution(0.15, 1.0),
+        "learning_rate_factor": FloatDistribution(0.5, 2.0, log=True),
+        "max_bins": CategoricalDistribution([127, 255]),
+        "base": CategoricalDistribution(list_bases(problem)),
+        "pairs": CategoricalDistribution(["none", "differences", "all"] if len(problem.strongest) > 1 else ["none"]),
+    }
 
 
-def cross_validate(
-    candidates: Mapping[str, BaseEstimator],
-    X: pd.DataFrame,
-    y: pd.Series,
-    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    metric: Metric,
-    report: Callable[[int], object],
-) -> list[CrossValidation]:
-    """Fit and score every candidate on every fold, in processes of one thread each where that pays.
+def list_bases(problem: Problem) -> list[Base]:
+    """Return what boosting may begin with."""
+    if problem.is_classification:
+        return ["mean"]
+    bases: list[Base] = ["mean"] if problem.monotone else ["mean", "line"]
+    return [*bases, "log"] if problem.is_skewed else bases
+
+
+# How it is built
+
+
+def build_estimator(candidate: Candidate, problem: Problem, iterations: int | None = None) -> BaseEstimator:
+    """Return the unfitted estimator of a candidate.
 
     Parameters
     ----------
-    candidates : unfitted, by name
-    X : (n_rows, n_features) encoded features of the train rows
-    y : (n_rows,) target
-    folds : see `build_folds`
-    metric : what to compare by
-    report : called with the number of finished fits
+    candidate : of the family "boosting" with settings of HistGradientBoosting, `base` (begin with the mean, with a
+        line, or on a log scale) and `pairs`; of "linear" with `C` (classes only) and `pairs`
+    problem : what it is for
+    iterations : how often boosting adds trees; None lets it stop early, or takes what suits few rows
     """
-    jobs = [(name, fold) for name in candidates for fold in range(len(folds))]
-    workers = Parallel(n_jobs=-1 if len(X) >= MIN_ROWS_PROCESSES else 1, return_as="generator")
-    done = workers(delayed(_score_fold)(candidates[name], X, y, folds[fold], metric) for name, fold in jobs)
-    scores: dict[str, list[float]] = {name: [] for name in candidates}
-    for count, ((name, _), score) in enumerate(zip(jobs, done, strict=True), start=1):
-        scores[name].append(score)
-        report(count)
-    return [CrossValidation(name, np.array(values)) for name, values in scores.items()]
+    settings = candidate.settings
+    if candidate.family == "dummy":
+        return DummyClassifier(strategy="prior") if problem.is_classification else DummyRegressor(strategy="mean")
+    if candidate.family == "own":
+        return build_own(str(settings["estimator"]), problem)
+    if candidate.family == "extra_trees":
+        kind = ExtraTreesClassifier if problem.is_classification else ExtraTreesRegressor
+        return kind(n_estimators=200, min_samples_leaf=2, max_features=0.6, n_jobs=1, random_state=problem.seed)
+    if candidate.family == "linear":
+        return _with_pairs(_build_linear(problem, float(settings.get("C", 1.0))), settings, problem)  # type: ignore[arg-type]
+    return _with_pairs(_build_boosting(settings, problem, iterations), settings, problem)
 
 
-def _score_fold(
-    candidate: BaseEstimator,
-    X: pd.DataFrame,
-    y: pd.Series,
-    fold: tuple[NDArray[np.int64], NDArray[np.int64]],
-    metric: Metric,
-) -> float:
-    fit, check = fold
-    estimator = fit_estimator(candidate, X.iloc[fit], y.iloc[fit])
-    if metric == "rmse":
-        return float(root_mean_squared_error(y.iloc[check], estimator.predict(X.iloc[check])))
-    classes = sorted(y.unique())
-    probabilities = align_probabilities(estimator.predict_proba(X.iloc[check]), estimator.classes_, classes)
-    if metric == "log_loss":
-        return float(log_loss(y.iloc[check], probabilities, labels=classes))
-    positive = (y.iloc[check] == classes[1]).to_numpy()
-    return float(roc_auc_score(positive, probabilities[:, 1])) if 0 < positive.sum() < len(positive) else float("nan")
+def _with_pairs(estimator: BaseEstimator, settings: Mapping[str, object], problem: Problem) -> BaseEstimator:
+    signs = SIGNS[settings.get("pairs", "none")]  # type: ignore[index]
+    if not signs:
+        return estimator
+    steps = estimator.steps if isinstance(estimator, Pipeline) else [("estimator", estimator)]
+    pairs = PairFeatures(list(problem.strongest), list(signs)).set_output(transform="pandas")
+    return Pipeline([("pairs", pairs), *steps])
 
 
-def fit_estimator(candidate: BaseEstimator, X: pd.DataFrame, y: pd.Series) -> BaseEstimator:
-    """Return a fitted copy of a candidate."""
-    with threadpool_limits(limits=None if len(X) >= MIN_ROWS_THREADS else 1):
-        return clone(candidate).fit(X, y)
+def _build_linear(problem: Problem, C: float = 1.0) -> Pipeline:
+    """Return a linear model of one-hot categories and scaled numbers; of dates it takes the days and the waves."""
+    raw_parts = [name for name in problem.columns if RAW_DATE_PARTS.fullmatch(name)]
+    codes = list_codes(problem.columns)
+    steps = [("raw date parts", "drop", raw_parts)] if len(raw_parts) < len(problem.columns) else []
+    if codes:
+        steps.insert(0, ("codes", OneHotEncoder(handle_unknown="ignore", sparse_output=False), codes))
+    encode = ColumnTransformer(steps, remainder=StandardScaler())
+    if problem.is_classification:
+        return make_pipeline(encode, RowwiseLogisticRegression(C=C, max_iter=2000))
+    return make_pipeline(encode, RowwiseRidgeCV(alphas=np.logspace(-3, 3, 13)))
 
 
-def align_probabilities(
-    probabilities: NDArray[np.float64], known: Sequence[object], classes: Sequence[object]
-) -> NDArray[np.float64]:
-    """Return (n_rows, n_classes) probabilities in the order of `classes`, zero for those the estimator never saw."""
-    aligned = np.zeros((len(probabilities), len(classes)))
-    aligned[:, [list(classes).index(label) for label in known]] = probabilities
-    return aligned
+def count_linear_rows(problem: Problem) -> int:
+    """Return from how many rows a linear model learns."""
+    width = len(problem.columns) + problem.n_codes + len(problem.strongest) ** 2
+    return max(MAX_LINEAR_CELLS // width, 1_000)
 
 
-def rank_candidates(results: Sequence[CrossValidation], metric: Metric) -> list[CrossValidation]:
-    """Return the results, best first; of equals the one that stood first, which is the simpler."""
-    sign = -1.0 if GREATER_IS_BETTER[metric] else 1.0
-    return sorted(results, key=lambda result: sign * result.mean)
+def _build_boosting(settings: Mapping[str, object], problem: Problem, iterations: int | None) -> BaseEstimator:
+    a_round = len(problem.classes) if len(problem.classes) > 2 else 1  # trees: one for each of many classes
+    most = max(problem.max_iterations // a_round, 1)
+    settings = {**BOOSTING, **({} if problem.watch else {"min_samples_leaf": 5}), **settings}
+    chosen = {name: settings[name] for name in BOOSTING if name not in ("learning_rate_factor", "base", "pairs")} | {
+        "learning_rate": problem.learning_rate * settings["learning_rate_factor"],  # type: ignore[operator]
+        "categorical_features": list_codes(problem.columns) or None,
+        "monotonic_cst": dict(problem.monotone) or None,
+        "random_state": problem.seed,
+    }
+    if iterations is not None:
+        chosen |= {"max_iter": max(min(iterations, most), 1), "early_stopping": False}
+    elif problem.watch:
+        chosen |= {"max_iter": most, "early_stopping": True, "n_iter_no_change": 20}
+    else:
+        chosen |= {"max_iter": min(150, most), "early_stopping": False}
+    if problem.is_classification:
+        return HistGradientBoostingClassifier(**chosen)
+    boosting = HistGradientBoostingRegressor(**chosen)
+    base = settings["base"]
+    if base == "mean":
+        return boosting
+    linear = _build_linear(problem) if base == "line" else None
+    return BoostedRegressor(boosting, linear, log_target=base == "log", max_linear_rows=count_linear_rows(problem))
 
 
-def iterate_leaderboard(ranked: Sequence[CrossValidation]) -> Iterator[dict[str, object]]:
-    """Return the ranking as plain values for metrics.json."""
-    for result in ranked:
-        folds = [None if np.isnan(score) else float(score) for score in result.scores]
-        yield {"name": result.name, "mean": result.mean, "standard_error": result.standard_error, "folds": folds}
+def build_own(path: str, problem: Problem) -> BaseEstimator:
+    """Return an estimator of the user's own, seeded and on one thread where it can be told so.
+
+    Raises
+    ------
+    PipelineError : the path is not "package.module:ClassName", or there is no such estimator for this task
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as err:
+        raise PipelineError(
+            f'--estimator "{path}": {err}. Give it as package.module:ClassName, of a package that is installed.'
+        ) from err
+    needed = "predict_proba" if problem.is_classification else "predict"
+    if not inspect.isclass(kind) or not hasattr(kind, "fit") or not hasattr(kind, needed):
+        raise PipelineError(f'--estimator "{path}" must be a class with fit and {needed}, for {problem.task}.')
+    known = inspect.signature(kind).parameters
+    wanted = {"random_state": problem.seed, "n_jobs": 1}
+    return kind(**{key: value for key, value in wanted.items() if key in known})
+
+
+def iterate_settings(candidate: Candidate) -> Iterator[tuple[str, object]]:
+    """Return the settings as the leaderboard shows them."""
+    yield "family", candidate.family
+    yield from sorted(candidate.settings.items())

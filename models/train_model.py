@@ -1,39 +1,35 @@
-"""Choose an estimator by cross-validation on the train rows, fit it on all of them, and save the model.
+"""Search for the best model by cross-validation on the train rows, fit it on all of them, and save it.
 
 Reads data/processed.parquet, data/encoder.pkl and data/raw.parquet; writes models/saved_model.pkl, its manifest
-models/saved_model.json, and starts models/metrics.json anew.
+models/saved_model.json, and starts models/metrics.json anew. Ctrl-C ends the search and keeps the best so far.
 
-    python models/train_model.py --folds 5
+    python models/train_model.py --budget 30
 """
 
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_ingestion import handoff as files
-from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
-from data_ingestion.schema import Contract, Strategy
 from models import artifact
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
-    from numpy.typing import NDArray
     from sklearn.pipeline import Pipeline
 
-    from models.candidates import CrossValidation
+    from models.fold_work import FoldTable
+    from models.outcome import Outcome
+    from models.training_data import TrainingData
 
 PREPROCESSOR = "data_ingestion/data_preprocessor.py"
-LIBRARIES = ("numpy", "pandas", "scikit-learn", "joblib")
+LIBRARIES = ("numpy", "pandas", "scikit-learn", "joblib", "optuna")
 GOLDEN_ROWS = 16
 
 
@@ -42,94 +38,77 @@ class TrainParams(StageParams):
 
     block: ClassVar[str] = "train"
 
-    folds: int = Field(5, ge=2, le=50, description="folds of the cross-validation")
+    budget: float = Field(30, gt=0, description="seconds for search and final fit")
+    trials: int | None = Field(None, ge=1, description="candidates to try, whatever time it takes; repeatable exactly")
+    folds: int | None = Field(
+        None, ge=2, le=50, description="folds of the cross-validation; none: 5, or 1 of many rows"
+    )
+    final: Literal["ensemble", "single"] = Field("ensemble", description="what is saved: several models, or the best")
+    max_trees: int = Field(3000, ge=10, description="trees that the model may have")
+    max_latency_us: float | None = Field(None, gt=0, description="microseconds a row may take, among many rows")
+    max_size_mb: float | None = Field(None, gt=0, description="megabytes that the pickle may take")
+    estimator: str | None = Field(None, description="one of your own to try: package.module:ClassName")
+    extra_trees: bool = Field(False, description="try extremely randomized trees too")
+    threshold_metric: Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"] | None = Field(
+        None, description="of two classes: tune the threshold for it"
+    )
+    cost_false_positive: float | None = Field(None, ge=0, description="of two classes: tune the threshold for costs")
+    cost_false_negative: float | None = Field(None, ge=0, description="of two classes: tune the threshold for costs")
+    coverage: float = Field(0.9, gt=0.5, lt=1, description="share of targets that the intervals of answers are to hold")
+
+    @model_validator(mode="after")
+    def _check_costs(self) -> Self:
+        if (self.cost_false_positive is None) != (self.cost_false_negative is None):
+            raise PipelineError("cost_false_positive and cost_false_negative go together. Give both, or neither.")
+        return self
+
+    @property
+    def costs(self) -> dict[str, float] | None:
+        """What wrong answers cost, None where nobody says."""
+        if self.cost_false_positive is None or self.cost_false_negative is None:
+            return None
+        return {"false_positive": self.cost_false_positive, "false_negative": self.cost_false_negative}
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """What training reads, checked to belong together.
+def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, started: float) -> "Outcome":
+    """Search, choose, and fit what is chosen on all train rows.
 
     Parameters
     ----------
-    raw : all typed rows of the source
-    X, y : encoded features and target of the train rows, indexed by row_id
-    encoder : the fitted encoder that made X
-    contract : the columns of the source
-    loaded, preprocessed : lineage of raw.parquet and of processed.parquet
+    data, table : the train rows
+    params : what to search for, and how long
+    started : `time.monotonic()` at which the budget began
     """
+    from data_ingestion.progress import show_trials
+    from models.candidates import describe_problem
+    from models.finishing import assemble_model, fit_members, learn_answering
+    from models.outcome import Outcome, list_choices
+    from models.search import Plan, describe_best, plan_trials, prepare_problem, search
+    from models.selection import Limits
+    from models.training_data import list_monotone
+    from models.workers import Workers, count_workers
 
-    raw: "pa.Table"
-    X: "pd.DataFrame"
-    y: "pd.Series"
-    encoder: "Pipeline"
-    contract: Contract
-    loaded: Lineage
-    preprocessed: Lineage
-
-
-def read_training_data(workspace: Workspace) -> TrainingData:
-    """Read the hand-offs of the two stages before this one.
-
-    Raises
-    ------
-    PipelineError : one of them is missing, damaged, or does not belong to the others
-    """
-    import io
-
-    import joblib
-
-    contract, _ = contracts.read_contract(workspace.schema)
-    processed, preprocessed = files.read_parquet(workspace.processed, PREPROCESSOR)
-    raw, loaded = files.read_parquet(workspace.raw, contracts.LOADER)
-    contracts.check_raw(workspace.raw, raw.column_names, loaded, contract)
-    content = files.read_verified(workspace.encoder, preprocessed.outputs.get("encoder.pkl", ""), PREPROCESSOR)
-    if preprocessed.inputs.get("raw.parquet") != files.sha256_file(workspace.raw):
-        raise files.stale_error(workspace.processed, "data/raw.parquet has changed since", PREPROCESSOR)
-    table = processed.to_pandas().set_index("row_id")
-    train = table[table["split"] == "train"]
-    X = train.drop(columns=["split", "target"])
-    return TrainingData(raw, X, train["target"], joblib.load(io.BytesIO(content)), contract, loaded, preprocessed)
+    deadline = None if params.trials is not None else started + params.budget
+    plan = Plan(plan_trials(len(data.X), params.trials), deadline, params.max_trees)
+    limits = Limits(params.max_trees, params.max_latency_us, params.max_size_mb)
+    wanted = {"monotone": list_monotone(data), "extra_trees": params.extra_trees, "own": params.estimator}
+    problem = describe_problem(data.contract.task, data.X, data.y, params.seed, **wanted)
+    with Workers(table, count_workers(table)) as workers:
+        problem = prepare_problem(problem, table, plan, workers.n_workers)
+        with show_trials(plan.max_trials, plan.deadline) as show:
+            done = search(problem, table, plan, workers, lambda so_far: show(*describe_best(so_far, table)))
+        choices = list_choices(done.trials, table, problem, limits)
+        choice = choices[0] if params.final == "ensemble" else choices[-1]
+        answering = learn_answering(choice, table, problem, params.coverage, params.threshold_metric, params.costs)
+        members, is_refitted = fit_members(choice, problem, table, plan, workers)
+    estimator = assemble_model(members, choice, problem, answering)
+    seconds = time.monotonic() - started
+    return Outcome(estimator, choice, choices, answering, done, problem, len(table.folds), is_refitted, seconds)
 
 
-def find_order(data: TrainingData) -> "NDArray[np.object_] | None":
-    """Return the group or the time of each train row where the split went by one, else None."""
-    from data_ingestion.splitter import find_column
-
-    strategy, column = data.preprocessed.params["split"], data.preprocessed.params["split_column"]
-    if strategy not in ("group", "time"):
-        return None
-    name = find_column(data.contract, strategy, column)  # type: ignore[arg-type]
-    order: NDArray[np.object_] = data.raw[name].to_pandas().loc[data.X.index].to_numpy()
-    return order
-
-
-def compare_candidates(data: TrainingData, params: TrainParams) -> "list[CrossValidation]":
-    """Return the cross-validated candidates, best first."""
-    from data_ingestion.progress import show_progress
-    from models import candidates
-
-    contract = data.contract
-    metric = candidates.METRICS[contract.task]
-    strategy: Strategy = data.preprocessed.params["split"]  # type: ignore[assignment]
-    folds = candidates.build_folds(contract.task, strategy, data.y, params.folds, params.seed, find_order(data))
-    choices = candidates.build_candidates(contract.task, list(data.X.columns), data.y, params.seed)
-    with show_progress("cross-validating", total=len(choices) * len(folds)) as report:
-        results = candidates.cross_validate(choices, data.X, data.y, folds, metric, report)
-    return candidates.rank_candidates(results, metric)
-
-
-def fit_pipeline(data: TrainingData, name: str, params: TrainParams) -> "Pipeline":
-    """Return the model: the fitted encoder followed by the named candidate, fitted on all train rows."""
-    from sklearn.pipeline import Pipeline
-
-    from models import candidates
-
-    choices = candidates.build_candidates(data.contract.task, list(data.X.columns), data.y, params.seed)
-    estimator = candidates.fit_estimator(choices[name], data.X, data.y)
-    return Pipeline([("encoder", data.encoder), ("estimator", estimator)])
-
-
-def describe_model(pipeline: "Pipeline", data: TrainingData, lineage: Lineage, version: str) -> dict[str, object]:
+def describe_model(
+    pipeline: "Pipeline", outcome: "Outcome", data: "TrainingData", lineage: Lineage, version: str
+) -> dict[str, object]:
     """Return the fields of the manifest, golden rows with their answers included."""
     step = max(1, len(data.X) // GOLDEN_ROWS)
     rows = artifact.to_rows(data.raw.take(data.X.index[::step][:GOLDEN_ROWS].to_numpy()), data.contract)
@@ -149,15 +128,15 @@ def describe_model(pipeline: "Pipeline", data: TrainingData, lineage: Lineage, v
         "contract": data.contract.to_dict(),
         "lineage": lineage.to_dict(),
         "golden": golden,
+        "threshold": outcome.answering.threshold,
+        "uncertainty": outcome.answering.uncertainty,
     }
 
 
 def describe_training(
-    ranked: "Sequence[CrossValidation]", data: TrainingData, params: TrainParams, version: str
+    train: dict[str, object], data: "TrainingData", params: TrainParams, version: str
 ) -> dict[str, object]:
     """Return metrics.json as this stage starts it."""
-    from models.candidates import METRICS, iterate_leaderboard
-
     return {
         "model_version": version,
         "task": data.contract.task,
@@ -174,12 +153,7 @@ def describe_training(
             "schema": data.contract.fingerprint(),
         },
         "rows": data.preprocessed.rows,
-        "train": {
-            "rows": len(data.X),
-            "metric": METRICS[data.contract.task],
-            "chosen": ranked[0].name,
-            "leaderboard": list(iterate_leaderboard(ranked)),
-        },
+        "train": train,
     }
 
 
@@ -198,7 +172,8 @@ def is_up_to_date(workspace: Workspace, lineage: Lineage) -> bool:
 
 
 def train(workspace: Workspace, params: TrainParams) -> None:
-    """Read, compare, fit, and write model and metrics together."""
+    """Read, search, fit, and write model and metrics together."""
+    started = time.monotonic()
     inputs = {
         "processed.parquet": files.sha256_input(workspace.processed, PREPROCESSOR),
         "encoder.pkl": files.sha256_input(workspace.encoder, PREPROCESSOR),
@@ -208,19 +183,23 @@ def train(workspace: Workspace, params: TrainParams) -> None:
     if params.if_changed and is_up_to_date(workspace, lineage):
         print("models/saved_model.pkl is up to date with data/processed.parquet")
         return
+    from sklearn.pipeline import Pipeline
+
+    from models.outcome import describe_outcome, fingerprint_choice, iterate_lines
+    from models.training_data import cut_table, read_training_data
+
     data = read_training_data(workspace)
-    version = files.sha256_json(lineage.to_dict())[:12]
-    ranked = compare_candidates(data, params)
-    pipeline = fit_pipeline(data, ranked[0].name, params)
-    metrics = describe_training(ranked, data, params, version)
+    table = cut_table(data, params.folds, params.seed)
+    outcome = find_model(data, table, params, started)
+    version = files.sha256_json([lineage.to_dict(), fingerprint_choice(outcome.choice)])[:12]
+    pipeline = Pipeline([("encoder", data.encoder), ("estimator", outcome.estimator)])
+    described = describe_outcome(outcome, table)
     with files.commit() as commit:
-        described = describe_model(pipeline, data, lineage, version)
-        artifact.write_model(commit, workspace.models, pipeline, described)
-        commit.write_json(workspace.metrics, metrics)
-    print(f"{len(data.X):,} train rows, {params.folds} folds, compared by {metrics['train']['metric']}")  # type: ignore[index]
-    for result in ranked:
-        chosen = "  <- chosen" if result is ranked[0] else ""
-        print(f"  {result.name:<10} {result.mean:>12,.4f} ± {result.standard_error:,.4f}{chosen}")
+        artifact.write_model(
+            commit, workspace.models, pipeline, describe_model(pipeline, outcome, data, lineage, version)
+        )
+        commit.write_json(workspace.metrics, describe_training(described, data, params, version))
+    print("\n".join(iterate_lines(outcome, described)))
     print(f"wrote models/saved_model.pkl, saved_model.json, metrics.json: model {version}")
 
 

@@ -57,7 +57,8 @@ class PredictionSets(BaseModel):
     def contains(self, probabilities: ArrayLike) -> NDArray[np.bool_]:
         """Return (n_rows, n_classes), whether each class is in the set, for probabilities of that shape."""
         given = np.asarray(probabilities, dtype=np.float64)
-        return (given >= self.min_probability) | (given == given.max(axis=1, keepdims=True))
+        inside: NDArray[np.bool_] = (given >= self.min_probability) | (given == given.max(axis=1, keepdims=True))
+        return inside
 
 
 Uncertainty = Intervals | PredictionSets

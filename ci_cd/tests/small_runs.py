@@ -13,7 +13,7 @@ from conftest import STAGES
 from data_ingestion import handoff
 
 PIPELINE = ("load", "preprocess", "train", "evaluate")
-QUICK = {"train": ["--folds", "3"], "evaluate": ["--resamples", "100"]}
+QUICK = {"train": ["--folds", "3", "--trials", "2"], "evaluate": ["--resamples", "100"]}
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[object]]) -> Path:

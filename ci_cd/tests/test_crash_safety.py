@@ -20,14 +20,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 FLAGS = {
     "load": ["--source", "data/old.csv", "--target", "target"],
     "preprocess": [],
-    "train": ["--folds", "2"],
+    "train": ["--folds", "2", "--trials", "2"],
     "evaluate": ["--resamples", "100"],
 }
 # The same stage with flags that change what it writes.
 CHANGED = {
     "load": ["--source", "data/new.csv", "--target", "target", "--seed", "1"],
     "preprocess": ["--seed", "1"],
-    "train": ["--folds", "3", "--seed", "1"],
+    "train": ["--folds", "3", "--trials", "2", "--seed", "1"],
     "evaluate": ["--resamples", "120", "--seed", "1"],
 }
 

@@ -201,7 +201,7 @@ def test_exchanged_model_is_refused(call_stage, run_copy: Path, tmp_path: Path) 
     other = tmp_path / "other"
     shutil.copytree(run_copy, other)
     assert call_stage("preprocess", other, "--seed", 3).returncode == 0
-    assert call_stage("train", other, "--folds", 2).returncode == 0
+    assert call_stage("train", other, "--folds", 2, "--trials", 2).returncode == 0
     shutil.copy(other / "models" / "saved_model.pkl", run_copy / "models" / "saved_model.pkl")
     assert_refused(call_stage("evaluate", run_copy), "saved_model.pkl is not the file that was written", "exchanged")
 

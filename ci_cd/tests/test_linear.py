@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from models.candidates import build_candidates
+from models.candidates import Candidate, build_estimator, describe_problem
 from models.linear import RowwiseLogisticRegression, RowwiseRidgeCV
 
 TASKS = ("regression", "binary", "multiclass")
@@ -40,7 +40,7 @@ def answer(estimator: object, X: object) -> np.ndarray:
 @settings(max_examples=12, deadline=None)
 def test_row_has_one_answer_alone_and_among_others(task: str, n_features: int, seed: int, data: st.DataObject) -> None:
     X, y = make_data(task, n_features, seed)
-    linear = build_candidates(task, list(X.columns), y, 0)["linear"].fit(X, y)
+    linear = build_estimator(Candidate("linear", "linear"), describe_problem(task, X, y, 0)).fit(X, y)
     count = data.draw(st.integers(1, len(X)))
     rows = X.sample(count, random_state=seed % 1000)
 

@@ -132,7 +132,7 @@ def test_encoder_never_learns_from_test_rows(call_stage, run_copy: Path) -> None
 def test_validation_rows_are_neither_trained_nor_tested_on(call_stage, run_copy: Path) -> None:
     for stage, flags in (
         ("preprocess", ["--validation-size", 0.2]),
-        ("train", ["--folds", 2]),
+        ("train", ["--folds", 2, "--trials", 2]),
         ("evaluate", ["--resamples", 100]),
     ):
         done = call_stage(stage, run_copy, *flags)

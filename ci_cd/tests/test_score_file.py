@@ -33,7 +33,7 @@ from data_ingestion import csv_reader, handoff
 from data_ingestion.encoder import build_encoder
 from data_ingestion.handoff import commit
 from models.artifact import list_libraries, predict_rows, to_label, write_model
-from models.candidates import build_candidates
+from models.candidates import Candidate, build_estimator, describe_problem
 
 Score = Callable[..., "subprocess.CompletedProcess[str]"]
 HEADER = ["row id", "class", "floor area", "rooms", "has lift", "_built", "note", "price", "new"]
@@ -61,7 +61,7 @@ def train(folder: Path, task: str, name: str, **changes: dict[str, object]) -> P
     specs = [column.model_dump() | {"name": n, "missing": contract.missing_spellings(n)} for n, column in features]
     encoder = build_encoder(columns=specs, target_means=[], task=task, min_frequency=1, seed=0)
     encoded = encoder.fit_transform(X, y)
-    estimator = build_candidates(task, list(encoded.columns), y, 0)[name].fit(encoded, y)
+    estimator = build_estimator(Candidate(name, name), describe_problem(task, encoded, y, 0)).fit(encoded, y)
     pipeline = Pipeline([("encoder", encoder), ("estimator", estimator)])
     golden = [GOOD | {"_built": "17.05.2001"}]
     answers = predict_rows(pipeline, contract, golden)

@@ -277,6 +277,28 @@ def test_csv_keeps_every_text(rows: list[tuple[str, str]], separator: str) -> No
     assert found == rows
 
 
+def test_blocks_are_the_same_in_buffers_that_are_written_over() -> None:
+    content = b"a,b\n" + b"".join(b"%d,%d\n" % (row, row * row) for row in range(60_000))
+    spare: list[bytearray] = []
+    found, used = b"", set()
+    for block in csv_reader.read_blocks([content], ",", "my.csv", 100_000, spare):
+        found += block.content
+        used.add(id(block.view.obj))
+        csv_reader.recycle(block, spare)
+    assert found == content.removeprefix(b"a,b\n")
+    assert len(used) == 1
+
+
+def test_record_longer_than_a_block_makes_a_longer_block() -> None:
+    records = [b"1,2\n", b"3,%s\n" % (b"x" * 1_000_000), b"5,6\n"] * 3
+    spare: list[bytearray] = []
+    found = []
+    for block in csv_reader.read_blocks([b"a,b\n", *records], ",", "my.csv", 100_000, spare):
+        found.append(block.content)
+        csv_reader.recycle(block, spare)
+    assert b"".join(found) == b"".join(records)
+
+
 @quick
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=6))
 @example([("a\nb", "\n"), ("", "c\r\rd")])

@@ -18,6 +18,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.inspection import permutation_importance
 from threadpoolctl import threadpool_limits
 
+from data_ingestion.handoff import PipelineError
 from models.candidates import BOOSTING, Candidate, Problem, define_space, list_codes, list_known_good
 from models.fold_work import FoldResult, FoldTable
 from models.selection import Trial, rank_trials, to_error
@@ -254,7 +255,7 @@ def _finish(running: _Running, table: FoldTable) -> Trial | None:
     try:
         results = [future.result() for future in running.folds]
     except Exception as err:
-        if running.candidate.family != "own":
+        if running.candidate.family != "own" or isinstance(err, PipelineError):
             raise
         reason = " ".join(str(err).split())[:200]
         print(f"left out {running.candidate.name}: {type(err).__name__}: {reason}", file=sys.stderr)

@@ -87,7 +87,7 @@ def learn_intervals(y: ArrayLike, y_pred: ArrayLike, confidence: float) -> Inter
         errors = np.sort((true - predicted)[places == place])
         if not len(errors):  # more than a bin's share of the rows is predicted the same
             errors = np.sort(true - predicted)
-        rank = min(max(math.floor((len(errors) + 1) * tail), 1), len(errors))
+        rank = min(max(_count_below(len(errors), tail), 1), len(errors))
         low.append(float(errors[rank - 1]))
         high.append(float(errors[len(errors) - rank]))
     return Intervals(confidence=confidence, edges=edges.tolist(), low=low, high=high)
@@ -106,5 +106,10 @@ def learn_sets(y: ArrayLike, probabilities: ArrayLike, confidence: float) -> Pre
     """
     places = np.asarray(y, dtype=np.intp)
     given = np.sort(np.asarray(probabilities, dtype=np.float64)[np.arange(len(places)), places])
-    rank = math.floor((len(given) + 1) * (1 - confidence))
+    rank = _count_below(len(given), 1 - confidence)
     return PredictionSets(confidence=confidence, min_probability=float(given[rank - 1]) if rank else 0.0)
+
+
+def _count_below(n_rows: int, share: float) -> int:
+    """Return how many of n rows, and one more, the share is, rounded down; 100 times 0.1 is 10, whatever floats say."""
+    return math.floor((n_rows + 1) * share + 1e-9)

@@ -1,0 +1,303 @@
+"""The search: what is tried, on how many cores, how it ends, and which candidates answer together."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.metrics import root_mean_squared_error
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import TargetEncoder
+from small_runs import assert_refused, build_columns, edit_schema, run_stages, write_csv
+
+from models.candidates import Candidate, Problem, describe_problem, list_known_good
+from models.fold_encoding import encode_folds
+from models.fold_work import FoldTable, fit_fold
+from models.folds import MAX_CELLS, cut_folds
+from models.search import Plan, Search, plan_trials, prepare_problem, search
+from models.selection import Limits, Trial, choose_ensemble, choose_single, rank_trials
+from models.workers import Workers
+
+TRAINING = ("load", "preprocess", "train")
+
+
+def make_table(n_rows: int = 600) -> tuple[FoldTable, Problem]:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({f"number__{name}": rng.normal(size=n_rows) for name in "abc"})
+    y = X["number__a"] - X["number__b"] + np.sin(3 * X["number__c"]) + rng.normal(0, 0.1, n_rows)
+    folds = list(KFold(3, shuffle=True, random_state=0).split(X))
+    table = FoldTable(X.to_numpy(), tuple(X.columns), y.to_numpy(), folds, [None] * 3, "rmse")
+    return table, describe_problem("regression", X, y, 0, max_iterations=60)
+
+
+def read_train(root: Path) -> dict[str, object]:
+    return json.loads((root / "models" / "metrics.json").read_bytes())["train"]
+
+
+# What is tried
+
+
+def test_result_is_the_same_on_any_number_of_cores() -> None:
+    table, problem = make_table()
+    found = []
+    for n_workers in (1, 2):
+        plan = Plan(max_trials=8, deadline=None, max_trees=1000)
+        with Workers(table, n_workers) as workers:
+            problem_here = prepare_problem(problem, table, plan, n_workers)
+            done = search(problem_here, table, plan, workers, lambda _: None)
+        found.append([(t.candidate, t.scores.tobytes(), t.iterations) for t in done.trials])
+    assert len(found[0]) == 9  # the dummy too
+    assert found[0] == found[1]
+
+
+def test_search_goes_on_from_what_is_known_to_be_good() -> None:
+    table, problem = make_table()
+    plan = Plan(max_trials=7, deadline=None, max_trees=1000)
+    with Workers(table, 1) as workers:
+        problem = prepare_problem(problem, table, plan, 1)
+        done = search(problem, table, plan, workers, lambda _: None)
+    tried = [trial.candidate for trial in done.trials]
+    known = list_known_good(problem)
+    assert tried[1 : 1 + len(known)] == known
+    assert {"linear", "boosting", "boosting with pairs", "boosting on a line"} <= {c.name for c in known}
+    assert tried[-1].name.startswith("boosting ")
+    assert set(problem.strongest) == {"number__a", "number__b", "number__c"}
+
+
+def test_ctrl_c_keeps_what_is_finished() -> None:
+    table, problem = make_table()
+
+    def interrupt(done: Search) -> None:
+        if len(done.trials) == 3:
+            raise KeyboardInterrupt
+
+    for n_workers in (1, 2):
+        with Workers(table, n_workers) as workers:
+            done = search(problem, table, Plan(100, None, 1000), workers, interrupt)
+            assert done.is_interrupted
+            assert [trial.candidate.name for trial in done.trials] == ["dummy", "linear", "boosting"]
+            again = workers.fit_whole(done.trials[1].candidate, problem, None)  # others take work again
+            assert again.result().predict(pd.DataFrame(table.values, columns=list(table.columns))).shape == (600,)
+
+
+def test_ctrl_c_before_anything_is_finished_ends_the_run() -> None:
+    table, problem = make_table()
+
+    def interrupt(done: Search) -> None:
+        raise KeyboardInterrupt
+
+    with Workers(table, 1) as workers, pytest.raises(KeyboardInterrupt):
+        search(problem, table, Plan(100, None, 1000), workers, interrupt)
+
+
+def test_candidate_far_behind_is_fitted_on_one_fold_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.search.MIN_ROWS_RACE", 100)
+    table, problem = make_table()
+    with Workers(table, 1) as workers:
+        done = search(problem, table, Plan(3, None, 1000), workers, lambda _: None)
+    by_name = {trial.candidate.name: trial for trial in done.trials}
+    assert len(by_name["linear"].scores) == 3
+    assert by_name["linear"].answers is not None
+    slow = [trial for trial in done.trials if trial.answers is None]
+    assert all(trial.scores[0] > 1.1 * min(t.scores[0] for t in done.trials) for trial in slow)
+
+
+def test_as_many_candidates_are_tried_as_rows_can_tell_apart() -> None:
+    assert [plan_trials(n, None) for n in (100, 2_500, 10**6)] == [12, 100, 200]
+    assert plan_trials(100, 3) == 3
+
+
+def test_very_many_rows_are_held_back_once() -> None:
+    y = pd.Series(np.zeros(1000))
+    assert len(cut_folds("regression", "hash", y, 10, None, 0)) == 5
+    ((fit, check),) = cut_folds("regression", "hash", y, MAX_CELLS // 1000 + 1, None, 0)
+    assert (len(fit), len(check)) == (900, 100)
+    times = np.arange(1000).astype(object)
+    ((fit, check),) = cut_folds("regression", "time", y, MAX_CELLS, None, 0, times)
+    assert max(fit) < min(check)
+    assert max(check) == 999
+
+
+# Who answers
+
+
+def make_trial(name: str, answers: np.ndarray, n_trees: int = 10, **more: object) -> Trial:
+    score = float(root_mean_squared_error(np.zeros(4), answers))
+    fields = {"fit_s": 1.0, "predict_us": 5.0, "iterations": n_trees, "size_bytes": 1_000_000} | more
+    return Trial(Candidate(name, "boosting"), np.array([score]), answers, n_trees=n_trees, **fields)
+
+
+def score_answers(answers: np.ndarray) -> float:
+    return float(root_mean_squared_error(np.zeros(4), answers))
+
+
+NO_LIMITS = Limits(max_trees=1000)
+
+
+def test_ensemble_weighs_errors_against_each_other() -> None:
+    """Errors 1 and -2 cancel with the weights 2/3 and 1/3."""
+    a, b = make_trial("a", np.full(4, 1.0)), make_trial("b", np.full(4, -2.0))
+    ranked = rank_trials([b, a], "rmse")
+    assert ranked == [a, b]
+    single = choose_single(ranked, "rmse", NO_LIMITS)
+    assert single is not None
+    assert (single.name, single.score) == ("a", 1.0)
+    ensemble = choose_ensemble(ranked, single, score_answers, "rmse", NO_LIMITS)
+    assert ensemble.score == pytest.approx(0)
+    assert {trial.candidate.name: weight for trial, weight in ensemble.members} == pytest.approx(
+        {"a": 2 / 3, "b": 1 / 3}
+    )
+    assert (ensemble.n_trees, ensemble.predict_us) == (20, 10)
+
+
+def test_ensemble_that_is_no_better_is_left() -> None:
+    ranked = [make_trial("a", np.full(4, 1.0)), make_trial("b", np.full(4, 1.5))]
+    single = choose_single(ranked, "rmse", NO_LIMITS)
+    assert single is not None
+    assert choose_ensemble(ranked, single, score_answers, "rmse", NO_LIMITS) is single
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(max_trees=15), Limits(1000, max_latency_us=7), Limits(1000, max_size_mb=1.5)],
+    ids=["trees", "latency", "size"],
+)
+def test_limits_hold_for_all_members_together(limits: Limits) -> None:
+    ranked = [make_trial("a", np.full(4, 1.0)), make_trial("b", np.full(4, -2.0))]
+    single = choose_single(ranked, "rmse", limits)
+    assert single is not None
+    assert choose_ensemble(ranked, single, score_answers, "rmse", limits) is single
+    assert choose_single(ranked, "rmse", Limits(1000, max_latency_us=1)) is None
+
+
+def test_of_candidates_as_good_the_fastest_is_chosen() -> None:
+    ranked = [make_trial("slow", np.full(4, 1.0), 900), make_trial("fast", np.full(4, 1.0005), 90)]
+    chosen = choose_single(ranked, "rmse", NO_LIMITS)
+    assert chosen is not None
+    assert chosen.name == "fast"
+
+
+# Target means
+
+
+def test_fold_learns_target_means_from_its_own_rows() -> None:
+    """The rows to be judged get what scikit-learn's TargetEncoder learns from the rows to fit on."""
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 8, 200)
+    y = levels + rng.normal(size=200)
+    texts = [f"l{level}" for level in levels]
+    fit, check = np.arange(150), np.arange(150, 200)
+    raw = {"c": pa.chunked_array([pa.array(texts)])}
+    (means,) = encode_folds(raw, {"c": {"name": "c", "missing": []}}, {"c": [4]}, [y], [(fit, check)], seed=0)
+    assert means is not None
+    assert means.columns == [4]
+    X = np.array(texts, dtype=object)[:, np.newaxis]
+    expected = TargetEncoder(target_type="continuous").fit(X[fit], y[fit]).transform(X[check])
+    assert means.check == pytest.approx(expected)
+    changed = y.copy()
+    changed[check] += 100  # what is judged has no part in what is learnt
+    (again,) = encode_folds(raw, {"c": {"name": "c", "missing": []}}, {"c": [4]}, [changed], [(fit, check)], seed=0)
+    assert again is not None
+    assert again.fit.tobytes() == means.fit.tobytes()
+    assert abs(np.corrcoef(means.fit[:, 0], y[fit])[0, 1]) > 0.5
+
+
+# The stage
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A root per module, up to the preprocessor."""
+    folder = tmp_path_factory.mktemp("prepared")
+    run_stages(folder / "root", write_csv(folder / "my.csv", build_columns("binary")), "target", TRAINING[:2])
+    yield folder / "root"
+
+
+def test_estimator_of_ones_own_joins_the_search(call_stage, prepared: Path) -> None:
+    flags = ["--trials", 3, "--folds", 3, "--estimator", "sklearn.neighbors:KNeighborsClassifier"]
+    assert call_stage("train", prepared, *flags).returncode == 0
+    rows = {row["name"]: row for row in read_train(prepared)["leaderboard"]}
+    assert rows["KNeighborsClassifier"]["mean"] > 0.5
+    assert rows["KNeighborsClassifier"]["settings"]["estimator"] == "sklearn.neighbors:KNeighborsClassifier"
+
+
+def test_estimator_that_fails_is_left_out_and_said(call_stage, prepared: Path) -> None:
+    flags = ["--trials", 3, "--folds", 3, "--estimator", "sklearn.naive_bayes:CategoricalNB"]
+    done = call_stage("train", prepared, *flags)
+    assert done.returncode == 0
+    assert "left out CategoricalNB: " in done.stderr
+    assert "CategoricalNB" not in {row["name"] for row in read_train(prepared)["leaderboard"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "fragment"),
+    [
+        ("nowhere:Model", "No module named 'nowhere'"),
+        ("sklearn.svm:Nothing", "no attribute 'Nothing'"),
+        ("sklearn.svm:LinearSVC", "must be a class with fit and predict_proba, for binary"),
+    ],
+)
+def test_estimator_that_is_none_is_refused(call_stage, prepared: Path, path: str, fragment: str) -> None:
+    assert_refused(call_stage("train", prepared, "--trials", 3, "--estimator", path), fragment)
+
+
+def test_threshold_of_costs_is_kept_with_the_model(call_stage, prepared: Path) -> None:
+    flags = ["--trials", 2, "--folds", 3, "--cost-false-positive", 1, "--cost-false-negative", 50]
+    done = call_stage("train", prepared, *flags)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((prepared / "models" / "saved_model.json").read_bytes())
+    assert manifest["threshold"] < 0.5
+    assert f"is the answer from a probability of {manifest['threshold']:.4f}" in done.stdout
+    model = joblib.load(prepared / "models" / "saved_model.pkl")
+    X = pd.DataFrame({"width": np.linspace(0, 10, 50), "color": ["red", "blue"] * 25})
+    second = model.predict_proba(X)[:, 1] >= manifest["threshold"]
+    assert list(model.predict(X)) == [str(label) for label in np.where(second, "low", "high")]
+    assert_refused(call_stage("train", prepared, "--cost-false-positive", 1), "go together")
+
+
+def test_limit_that_nothing_keeps_to_is_refused(call_stage, prepared: Path) -> None:
+    done = call_stage("train", prepared, "--trials", 2, "--folds", 3, "--max-size-mb", 0.0001)
+    assert_refused(done, "no candidate keeps to max_trees, max_latency_us and max_size_mb")
+
+
+def test_budget_ends_the_search(call_stage, prepared: Path) -> None:
+    assert call_stage("train", prepared, "--budget", 0.5).returncode == 0
+    assert 1 <= read_train(prepared)["trials"] < 12
+
+
+def test_single_model_is_saved_when_asked_for(call_stage, prepared: Path) -> None:
+    assert call_stage("train", prepared, "--trials", 5, "--folds", 3, "--final", "single").returncode == 0
+    train = read_train(prepared)
+    assert [member["weight"] for member in train["members"]] == [1.0]
+    assert train["choices"][-1]["name"] == train["chosen"]
+
+
+def test_monotone_column_never_lowers_the_answer(call_stage, tmp_path: Path) -> None:
+    columns = build_columns("regression", 300)
+    source = write_csv(tmp_path / "my.csv", columns)
+    run_stages(tmp_path / "root", source, "target", ["load"])
+    edit_schema(tmp_path / "root", "  width:\n", "  width:\n    monotone: increasing\n")
+    flags = {"load": ["--source", source, "--target", "target"], "train": ["--trials", 4, "--folds", 3]}
+    for stage in TRAINING:
+        done = call_stage(stage, tmp_path / "root", *flags.get(stage, []))
+        assert done.returncode == 0, done.stderr
+    names = {row["name"] for row in read_train(tmp_path / "root")["leaderboard"]}
+    assert "linear" not in names
+    model = joblib.load(tmp_path / "root" / "models" / "saved_model.pkl")
+    grid = pd.DataFrame({"width": np.linspace(-1, 12, 200), "color": "blue"})
+    assert (np.diff(model.predict(grid)) >= 0).all()
+    edit_schema(tmp_path / "root", "monotone: increasing", "monotone: decreasing")
+    for stage in TRAINING:
+        assert call_stage(stage, tmp_path / "root", *flags.get(stage, [])).returncode == 0
+    assert (np.diff(joblib.load(tmp_path / "root" / "models" / "saved_model.pkl").predict(grid)) <= 0).all()
+
+
+def test_fold_is_judged_on_rows_it_was_not_fitted_on() -> None:
+    table, problem = make_table()
+    result = fit_fold(table, Candidate("dummy", "dummy"), problem, 1, None)
+    fit, check = table.folds[1]
+    assert result.score == pytest.approx(np.sqrt(np.mean((table.y[check] - table.y[fit].mean()) ** 2)))

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib
 import io
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,22 @@ def run_stages(
 def snapshot(root: Path) -> dict[str, bytes]:
     """The content of every file below a root, by its relative path."""
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of a run but for how long fits and answers took: in metrics.json, and in the reports that show it."""
+    metrics = json.loads(files["models/metrics.json"])
+    del metrics["train"]["seconds"]
+    for row in (*metrics["train"]["leaderboard"], *metrics["train"]["choices"]):
+        row.pop("fit_s", None)
+        del row["predict_us"]
+    reports = ("report.html", "report.md")
+    if "test" in metrics:
+        del metrics["test"]["timing"]
+        for name in reports:
+            del metrics["test"]["lineage"]["outputs"][name]
+    kept = {name: content for name, content in files.items() if not name.endswith(reports)}
+    return kept | {"models/metrics.json": json.dumps(metrics).encode()}
 
 
 def assert_refused(done: "subprocess.CompletedProcess[str]", *fragments: str, code: int = 2) -> None:

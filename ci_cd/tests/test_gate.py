@@ -17,6 +17,7 @@ from small_runs import snapshot
 
 from data_ingestion import handoff
 from data_ingestion.handoff import PipelineError
+from data_ingestion.params import parse_params
 from evaluation import gate
 from evaluation.bootstrap import draw_scores
 from evaluation.champion import find_obstacle
@@ -204,8 +205,10 @@ def test_limits_that_are_none_are_refused(value: object, message: str) -> None:
     assert message in str(err.value)
 
 
-def test_dry_run_is_no_part_of_what_decides_the_result() -> None:
-    assert "dry_run" not in EvaluateParams(dry_run=True).effective()
+def test_dry_run_is_no_part_of_what_decides_the_result(tmp_path: Path) -> None:
+    params = parse_params(EvaluateParams, ["--dry-run", "--root", str(tmp_path)], "")
+    assert params.dry_run
+    assert "dry_run" not in params.effective()
 
 
 # Champions that cannot be compared

@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from small_runs import PIPELINE, assert_refused, build_columns, run_stages, snapshot, write_csv
+from small_runs import PIPELINE, assert_refused, build_columns, run_stages, snapshot, without_times, write_csv
 
 from data_ingestion import handoff
 from data_ingestion.handoff import PipelineError
@@ -118,16 +118,6 @@ def test_boosting_is_chosen_where_a_line_cannot_do(tmp_path: Path) -> None:
 
 
 # The same every time
-
-
-def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The files, but for how long fits and answers took."""
-    metrics = json.loads(files["models/metrics.json"])
-    metrics["train"]["seconds"] = 0
-    for row in (*metrics["train"]["leaderboard"], *metrics["train"]["choices"]):
-        row.pop("fit_s", None)
-        del row["predict_us"]
-    return files | {"models/metrics.json": json.dumps(metrics).encode()}
 
 
 @pytest.mark.parametrize("task", TASKS)

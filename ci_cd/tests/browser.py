@@ -44,6 +44,7 @@ class Browser:
 
     def __enter__(self) -> "Browser":
         self.profile.mkdir(parents=True, exist_ok=True)
+        (self.profile / "DevToolsActivePort").unlink(missing_ok=True)  # of a browser before this one
         with contextlib.ExitStack() as stack:
             log = stack.enter_context((self.profile / "log").open("wb"))
             self._process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=log)

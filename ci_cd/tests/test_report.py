@@ -172,6 +172,12 @@ def test_members_of_the_model_lead_and_others_are_folded_away(pages: dict[str, s
     assert "boosting 21 given up early 0.6400 – – 22.2 s 8.5 µs 300 learning_rate 0.05" in others
 
 
+def test_coverage_is_said_with_its_interval_and_its_price(pages: dict[str, str]) -> None:
+    covered = "hold the truth in 90% of the rows. On the test rows it did in 89% (88% to 91% with 95% confidence)."
+    assert f"{covered} The sets hold 1.30 classes on average." in read_text(pages["binary"])
+    assert f"{covered} The intervals are 88.25 wide on average." in read_text(pages["regression"])
+
+
 # Figures
 
 

@@ -89,7 +89,7 @@ clean: ## remove what run can make again; CSVs, data/schema.yaml, tracked runs a
 	cd $(or $(folder),.) && rm -rf data/raw.parquet data/rejected.parquet data/rejected.csv data/profile.json \
 		data/processed.parquet data/encoder.pkl data/encoding.json data/leaks.json \
 		models/saved_model.pkl models/saved_model.npz models/saved_model.json models/metrics.json \
-		evaluation/report.html evaluation/figures
+		evaluation/report.html evaluation/report.md evaluation/figures
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -22,7 +22,8 @@ from data_ingestion.handoff import REPOSITORY, PipelineError
 METAVARS: dict[object, str] = {int: "N", float: "X", Path: "PATH"}
 BLOCKS = ("load", "preprocess", "train", "evaluate", "track")
 _SHARED = ("seed",)  # top-level keys of params.yaml that every stage may read
-_RUN_ONLY = ("root", "if_changed", "sync", "infer", "check", "append")  # say how to run, not what to compute
+# Say how to run, not what to compute.
+_RUN_ONLY = ("root", "if_changed", "sync", "infer", "check", "append", "dry_run")
 
 
 class StageParams(BaseSettings):

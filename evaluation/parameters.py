@@ -32,10 +32,6 @@ class EvaluateParams(StageParams):
         """Return limits by figure, from a mapping in params.yaml or from a text such as rmse=500,r2=0.8."""
         return parse_limits(value)
 
-    def effective(self) -> dict[str, object]:
-        """Return the parameters that decide the result."""
-        return {name: value for name, value in super().effective().items() if name != "dry_run"}
-
 
 def parse_limits(value: object) -> dict[str, float]:
     """Return limits by figure.

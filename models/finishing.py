@@ -1,11 +1,10 @@
 """From the chosen candidates to the estimator that is saved."""
 
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
@@ -83,7 +82,7 @@ def fit_members(
     needed = sum(trial.fit_s for trial in trials) / min(workers.n_workers, len(trials)) + FINISHING_S
     kept = [trial.path for trial in trials if trial.path is not None]
     if len(kept) == len(trials) and plan.time_left < needed:
-        return [pickle.loads(Path(path).read_bytes()) for path in kept], False
+        return [joblib.load(path) for path in kept], False
     rounds = [_scale_iterations(trial, problem, table) for trial in trials]
     if len(trials) == 1:
         return [workers.fit_whole_here(trials[0].candidate, problem, rounds[0])], True

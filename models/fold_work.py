@@ -1,7 +1,7 @@
 """What is done for one fold of one candidate: in this process, or in a worker that reads the table from a file."""
 
 import functools
-import pickle
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import log_loss, roc_auc_score, root_mean_squared_error
 from threadpoolctl import threadpool_limits
 
+from data_ingestion.pickling import dump_pickle
 from models.boosting import count_trees, find_boosting, fit_watched
 from models.candidates import Candidate, Metric, Problem, build_estimator, count_linear_rows
 from models.ensemble import align_probabilities
@@ -108,9 +109,10 @@ def fit_fold(table: FoldTable, candidate: Candidate, problem: Problem, fold: int
         fitted = time.perf_counter()
         answers = answer(estimator, X_check, problem.classes)
     done = time.perf_counter()
-    content = pickle.dumps(estimator, protocol=pickle.HIGHEST_PROTOCOL)
+    content = io.BytesIO()
+    dump_pickle(estimator, content)
     if path is not None:
-        Path(path).write_bytes(content)
+        Path(path).write_bytes(content.getvalue())
     boosting = find_boosting(estimator)
     return FoldResult(
         answers=answers,
@@ -119,7 +121,7 @@ def fit_fold(table: FoldTable, candidate: Candidate, problem: Problem, fold: int
         predict_us=(done - fitted) / len(y_check) * 1e6,
         iterations=0 if boosting is None else int(boosting.n_iter_),
         n_trees=count_trees(estimator),
-        size_bytes=len(content),
+        size_bytes=content.tell(),
     )
 
 

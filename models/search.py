@@ -35,6 +35,7 @@ MIN_DISTINCT = 10  # values of a column that is worth pairing
 N_STRONGEST = 6
 USUAL_ITERATIONS = 1_000  # that boosting takes at the usual learning rate
 FIT_SHARE = 0.2  # of the budget, that the folds of one candidate may take
+CACHE_FACTOR = 1.5  # a row of many costs so much more time than one of the probe's
 MAX_LEARNING_RATE = 0.3
 FINISHING_S = 1.5  # seconds to choose, to judge golden rows and to write
 
@@ -48,11 +49,13 @@ class Plan:
     max_trials : candidates to try, the dummy apart
     deadline : `time.monotonic()` at which everything is to be done; None sets no time
     max_trees : that the model may have
+    fit_s : seconds that boosting is likely to take for one fold
     """
 
     max_trials: int
     deadline: float | None
     max_trees: int
+    fit_s: float = 0.0
 
     @property
     def time_left(self) -> float:
@@ -79,8 +82,14 @@ def plan_trials(n_rows: int, trials: int | None) -> int:
     return trials or min(max(n_rows // ROWS_PER_TRIAL, MIN_TRIALS), MAX_TRIALS)
 
 
-def prepare_problem(problem: Problem, table: FoldTable, plan: Plan, n_workers: int) -> Problem:
-    """Return the problem with the strongest columns, and with the learning rate that time allows."""
+def prepare_search(problem: Problem, table: FoldTable, plan: Plan, n_workers: int) -> tuple[Problem, Plan]:
+    """Return the problem with the strongest columns and the learning rate to take, and the plan with a fit's time.
+
+    Parameters
+    ----------
+    problem, table, plan : what to search for, on what, and how long
+    n_workers : how many fits go on side by side
+    """
     rng = np.random.default_rng(problem.seed)
     rows = np.sort(rng.permutation(len(table.y))[:PROBE_ROWS])
     X, y = pd.DataFrame(table.values[rows], columns=list(table.columns)), np.asarray(table.y[rows])
@@ -99,14 +108,18 @@ def prepare_problem(problem: Problem, table: FoldTable, plan: Plan, n_workers: i
         strongest = find_strongest(probe, X, y, problem)
     problem = replace(problem, strongest=strongest, max_iterations=min(problem.max_iterations, plan.max_trees))
     if plan.deadline is None:
-        return problem
-    n_fit = sum(len(fit) for fit, _ in table.folds) / min(n_workers, len(table.folds))
-    affordable = int(FIT_SHARE * plan.time_left / (seconds * n_fit))
-    if affordable >= USUAL_ITERATIONS:
-        return problem
-    rate = min(problem.learning_rate * USUAL_ITERATIONS / max(affordable, 1), MAX_LEARNING_RATE)
-    iterations = int(USUAL_ITERATIONS * problem.learning_rate / rate)
-    return replace(problem, learning_rate=rate, max_iterations=min(problem.max_iterations, 2 * iterations))
+        return problem, plan
+    n_fit = [len(fit) for fit, _ in table.folds]
+    iteration_s = seconds * float(np.mean(n_fit)) * (CACHE_FACTOR if max(n_fit) > 2 * PROBE_ROWS else 1)
+    rounds = len(n_fit) / min(n_workers, len(n_fit))
+    affordable = FIT_SHARE * plan.time_left / (iteration_s * rounds)
+    rate = float(
+        np.clip(problem.learning_rate * USUAL_ITERATIONS / max(affordable, 1), problem.learning_rate, MAX_LEARNING_RATE)
+    )
+    usual = USUAL_ITERATIONS * problem.learning_rate / rate
+    if rate > problem.learning_rate:
+        problem = replace(problem, max_iterations=min(problem.max_iterations, int(2 * usual)))
+    return replace(problem, learning_rate=rate), replace(plan, fit_s=iteration_s * usual / 2)
 
 
 def find_strongest(probe: object, X: pd.DataFrame, y: np.ndarray, problem: Problem) -> tuple[str, ...]:
@@ -204,10 +217,10 @@ def _is_time_for_more(
     """Return whether another trial is allowed, and will be done in time to fit the members once more."""
     if number > plan.max_trials:  # the dummy is number 0
         return False
-    tried = [trial for trial in done.trials if trial.candidate.family != "dummy"]
-    if plan.deadline is None or not tried:
+    if plan.deadline is None or number <= 2:  # a line and boosting at least
         return True
-    slowest = max(trial.fit_s for trial in tried[-AHEAD - 3 :])
+    tried = [trial for trial in done.trials if trial.candidate.family == "boosting"]
+    slowest = max((trial.fit_s for trial in tried[-AHEAD - 3 :]), default=plan.fit_s)
     a_trial = slowest * len(table.folds) / min(workers.n_workers, len(table.folds) * (1 + AHEAD))
     refit = sum(trial.fit_s for trial in tried[-4:]) / workers.n_workers if len(table.folds) > 1 else 0.0
     return plan.time_left > a_trial * (len(running) + 1) + refit + FINISHING_S

@@ -83,7 +83,7 @@ def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, st
     from models.candidates import describe_problem
     from models.finishing import assemble_model, fit_members, learn_answering
     from models.outcome import Outcome, list_choices
-    from models.search import Plan, describe_best, plan_trials, prepare_problem, search
+    from models.search import Plan, describe_best, plan_trials, prepare_search, search
     from models.selection import Limits
     from models.training_data import list_monotone
     from models.workers import Workers, count_workers
@@ -94,7 +94,7 @@ def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, st
     wanted = {"monotone": list_monotone(data), "extra_trees": params.extra_trees, "own": params.estimator}
     problem = describe_problem(data.contract.task, data.X, data.y, params.seed, **wanted)
     with Workers(table, count_workers(table)) as workers:
-        problem = prepare_problem(problem, table, plan, workers.n_workers)
+        problem, plan = prepare_search(problem, table, plan, workers.n_workers)
         with show_trials(plan.max_trials, plan.deadline) as show:
             done = search(problem, table, plan, workers, lambda so_far: show(*describe_best(so_far, table)))
         choices = list_choices(done.trials, table, problem, limits)

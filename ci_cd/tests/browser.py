@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -47,10 +48,12 @@ class Browser:
         (self.profile / "DevToolsActivePort").unlink(missing_ok=True)  # of a browser before this one
         with contextlib.ExitStack() as stack:
             log = stack.enter_context((self.profile / "log").open("wb"))
-            self._process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=log)
-            stack.callback(self._process.wait, 30)
-            stack.callback(self._process.terminate)
+            self._process = subprocess.Popen(
+                self.command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+            )
+            stack.callback(self._end)
             self._socket: ClientConnection = stack.enter_context(connect(self._find_address(), max_size=None))
+            stack.callback(self.send, "Browser.close")
             target = self.send("Target.createTarget", url="about:blank")["targetId"]
             self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Network", "Runtime", "Log"):
@@ -60,6 +63,20 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _end(self) -> None:
+        """Wait for the browser that was asked to close, or end it with all that it started.
+
+        The command may be a script that waits for the browser: a signal to it alone would leave the browser behind.
+        """
+        try:
+            self._process.wait(10 if hasattr(self, "_socket") else 0)
+        except subprocess.TimeoutExpired:
+            if os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+            self._process.wait(30)
 
     def _find_address(self) -> str:
         """Where the browser listens, which it writes into its profile once it does."""

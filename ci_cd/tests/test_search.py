@@ -1,7 +1,6 @@
 """The search: what is tried, on how many cores, how it ends, and which candidates answer together."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import joblib
@@ -18,7 +17,7 @@ from models.candidates import Candidate, Problem, describe_problem, list_known_g
 from models.fold_encoding import encode_folds
 from models.fold_work import FoldTable, fit_fold
 from models.folds import MAX_CELLS, cut_folds
-from models.search import Plan, Search, plan_trials, prepare_problem, search
+from models.search import Plan, Search, plan_trials, prepare_search, search
 from models.selection import Limits, Trial, choose_ensemble, choose_single, rank_trials
 from models.workers import Workers
 
@@ -47,7 +46,7 @@ def test_result_is_the_same_on_any_number_of_cores() -> None:
     for n_workers in (1, 2):
         plan = Plan(max_trials=8, deadline=None, max_trees=1000)
         with Workers(table, n_workers) as workers:
-            problem_here = prepare_problem(problem, table, plan, n_workers)
+            problem_here, plan = prepare_search(problem, table, plan, n_workers)
             done = search(problem_here, table, plan, workers, lambda _: None)
         found.append([(t.candidate, t.scores.tobytes(), t.iterations) for t in done.trials])
     assert len(found[0]) == 9  # the dummy too
@@ -58,7 +57,7 @@ def test_search_goes_on_from_what_is_known_to_be_good() -> None:
     table, problem = make_table()
     plan = Plan(max_trials=7, deadline=None, max_trees=1000)
     with Workers(table, 1) as workers:
-        problem = prepare_problem(problem, table, plan, 1)
+        problem, plan = prepare_search(problem, table, plan, 1)
         done = search(problem, table, plan, workers, lambda _: None)
     tried = [trial.candidate for trial in done.trials]
     known = list_known_good(problem)
@@ -210,11 +209,11 @@ def test_fold_learns_target_means_from_its_own_rows() -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root per module, up to the preprocessor."""
     folder = tmp_path_factory.mktemp("prepared")
     run_stages(folder / "root", write_csv(folder / "my.csv", build_columns("binary")), "target", TRAINING[:2])
-    yield folder / "root"
+    return folder / "root"
 
 
 def test_estimator_of_ones_own_joins_the_search(call_stage, prepared: Path) -> None:

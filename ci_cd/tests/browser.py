@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -53,7 +54,7 @@ class Browser:
             )
             stack.callback(self._end)
             self._socket: ClientConnection = stack.enter_context(connect(self._find_address(), max_size=None))
-            stack.callback(self.send, "Browser.close")
+            stack.callback(self._close)
             target = self.send("Target.createTarget", url="about:blank")["targetId"]
             self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Network", "Runtime", "Log"):
@@ -63,6 +64,10 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(ConnectionClosed):  # it may be gone before it has answered
+            self.send("Browser.close")
 
     def _end(self) -> None:
         """Wait for the browser that was asked to close, or end it with all that it started.

@@ -11,8 +11,9 @@ import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.base import BaseEstimator
-from sklearn.metrics import log_loss, roc_auc_score, root_mean_squared_error
+from sklearn.metrics import log_loss, root_mean_squared_error
 from threadpoolctl import threadpool_limits
 
 from data_ingestion.pickling import dump_pickle
@@ -186,5 +187,18 @@ def score(metric: Metric, y: NDArray[np.generic], answers: NDArray[np.float64], 
         return float(root_mean_squared_error(y, answers))
     if metric == "log_loss":
         return float(log_loss(y, answers, labels=list(classes)))
-    positive = y == classes[1]
-    return float(roc_auc_score(positive, answers[:, 1])) if 0 < positive.sum() < len(positive) else float("nan")
+    return rank_auc(np.asarray(y == classes[1]), answers[:, 1])
+
+
+def rank_auc(positive: NDArray[np.bool_], answers: NDArray[np.float64]) -> float:
+    """Return the area under the ROC curve, NaN without rows of either class.
+
+    The share of pairs of a positive and another row that are in order, from the sum of ranks (Mann and Whitney, 1947);
+    scikit-learn's way to the same number takes several times as long, and the ensemble asks for it a thousand times.
+    """
+    n_positive = int(np.count_nonzero(positive))
+    n_negative = len(positive) - n_positive
+    if not n_positive or not n_negative:
+        return float("nan")
+    ranks = float(rankdata(answers)[positive].sum())
+    return (ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)

@@ -11,6 +11,7 @@ from models.candidates import GREATER_IS_BETTER, Candidate, Metric, iterate_sett
 
 ROUNDS = 25  # of the greedy selection: weights are multiples of 1/25
 MAX_MEMBERS = 12  # of the best candidates, those that the selection looks at
+PATIENCE = 6  # rounds without a gain that end the selection
 MIN_GAIN = 0.001  # relative: what several models must win over the best one to be worth their time
 CONFIDENCE = 0.95
 
@@ -169,6 +170,8 @@ def choose_ensemble(
         total = total + answers[id(options[place])]
         if errors[place] < best[0]:
             best = errors[place], chosen
+        elif size - len(best[1]) >= PATIENCE:
+            break
     error, members = best
     if error >= to_error(metric, single.score) * (1 - MIN_GAIN) or len(_distinct(members)) < 2:
         return single

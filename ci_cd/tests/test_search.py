@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.metrics import root_mean_squared_error
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, root_mean_squared_error
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import TargetEncoder
 from small_runs import assert_refused, build_columns, edit_schema, run_stages, write_csv
 
 from models.candidates import Candidate, Problem, describe_problem, list_known_good
 from models.fold_encoding import encode_folds
-from models.fold_work import FoldTable, fit_fold
+from models.fold_work import FoldTable, fit_fold, rank_auc
 from models.folds import MAX_CELLS, cut_folds
 from models.search import Plan, Search, plan_trials, prepare_search, search
 from models.selection import Limits, Trial, choose_ensemble, choose_single, rank_trials
@@ -178,6 +180,15 @@ def test_of_candidates_as_good_the_fastest_is_chosen() -> None:
     chosen = choose_single(ranked, "rmse", NO_LIMITS)
     assert chosen is not None
     assert chosen.name == "fast"
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40))
+def test_area_under_the_curve_is_that_of_scikit_learn(rows: list[tuple[bool, int]]) -> None:
+    positive, answers = np.array([p for p, _ in rows]), np.array([a / 5 for _, a in rows])
+    if positive.all() or not positive.any():
+        assert np.isnan(rank_auc(positive, answers))
+    else:
+        assert rank_auc(positive, answers) == pytest.approx(roc_auc_score(positive, answers))
 
 
 # Target means

@@ -1,11 +1,12 @@
 """Processes of one thread each that fit candidates side by side, and this process itself where rows are few."""
 
+import queue
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
@@ -60,7 +61,7 @@ class Workers:
     ) -> None:
         """Stop the processes and remove their files."""
         if self._pool is not None:
-            self._pool.shutdown(kill_workers=True)
+            _stop_pool(self._pool)
         self._folder.cleanup()
 
     def name_file(self, trial: int) -> str:
@@ -92,7 +93,7 @@ class Workers:
     def drop_work(self) -> None:
         """Give up what is being done, and be ready for other work."""
         if self._pool is not None:
-            self._pool.shutdown(kill_workers=True)
+            _stop_pool(self._pool)
             self._pool = _start_pool(self.n_workers)
 
 
@@ -108,6 +109,15 @@ def _start_pool(n_workers: int) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(max_workers=n_workers, timeout=None)
         pool.submit(int)  # starts all processes
     return pool
+
+
+def _stop_pool(pool: ProcessPoolExecutor) -> None:
+    """Stop the processes, whatever they are doing."""
+    # When it kills, loky forgets the work that waits, and its thread then fails on the ids that are still queued.
+    with suppress(queue.Empty):
+        while True:
+            pool._work_ids.get_nowait()
+    pool.shutdown(kill_workers=True)
 
 
 @contextmanager

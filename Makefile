@@ -13,6 +13,7 @@ BASE = python:3.11-alpine
 # More flags for docker build, as a network of one's own may need: mounts, proxies.
 IMAGE_FLAGS =
 UPGRADE =
+BENCH = ingest
 # The first Python that is new enough. The venv is made with it; everything else runs in the venv.
 PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
@@ -75,8 +76,8 @@ ui: $(STAMP) ## look at runs and registered models in MLflow (PORT=5000 ROOT=fol
 		--host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///$(folder)mlflow/mlflow.db --artifacts-destination $(folder)mlflow/artifacts
 
-bench: $(STAMP) ## run the benchmarks
-	@set -e; for script in $(wildcard ci_cd/benchmarks/bench_*.py); do echo $$script; $(BIN)/python $$script; done
+bench: $(STAMP) ## run benchmarks side by side with other tools (BENCH="ingest models")
+	@set -e; for name in $(BENCH); do echo bench_$$name.py; $(BIN)/python ci_cd/benchmarks/bench_$$name.py; done
 
 image: ## build the container image of the API with docker, podman or buildah (IMAGE=name BASE=image)
 	@for tool in docker podman buildah; do \

@@ -1,12 +1,5 @@
-"""What training tries: settings known to be good first, then settings that a search proposes.
+"""What training tries: settings known to be good first, then settings that a search proposes."""
 
-Estimators take the encoded columns of processed.parquet, whose names say what made them: `category__` columns hold
-codes, `date__` columns parts of dates.
-"""
-
-import importlib
-import inspect
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -14,23 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 from scipy.stats import skew
-from sklearn.base import BaseEstimator
-from sklearn.compose import ColumnTransformer
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-)
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Task
-from models.boosting import BoostedRegressor
-from models.linear import RowwiseLogisticRegression, RowwiseRidgeCV
-from models.pairs import PairFeatures
 
 if TYPE_CHECKING:
     import optuna
@@ -42,9 +20,7 @@ GREATER_IS_BETTER: Mapping[Metric, bool] = {"rmse": False, "roc_auc": True, "log
 MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a fold is too few rows to say when to stop
 MIN_CLASS_ROWS_EARLY_STOPPING = 20
 MAX_ITERATIONS = 1_500
-MAX_LINEAR_CELLS = 50_000_000  # of a linear model's table, 0.4 GB: it learns no more from further rows
 MIN_SKEW = 1.0  # of a positive target: above it, a logarithmic scale is worth a try
-RAW_DATE_PARTS = re.compile(r"date__.*_(year|month|day|weekday|hour|minute)")
 
 Family = Literal["dummy", "linear", "boosting", "extra_trees", "own"]
 Base = Literal["mean", "line", "log"]
@@ -59,7 +35,6 @@ BOOSTING: Mapping[str, object] = {  # what boosting does unless told otherwise
     "base": "mean",
     "pairs": "none",
 }
-SIGNS: Mapping[Pairs, str] = {"none": "", "differences": "-", "all": "~+/", "products": "*"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +45,7 @@ class Candidate:
     ----------
     name : as the leaderboard shows it
     family : what is built
-    settings : of that family, see `build_estimator`
+    settings : of that family, see `estimators.build_estimator`
     """
 
     name: str
@@ -152,9 +127,6 @@ def list_codes(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name.startswith("category__")]
 
 
-# What is tried
-
-
 def list_known_good(problem: Problem) -> list[Candidate]:
     """Return the candidates to try before any search, what is cheap or likely to win first."""
     pairs = len(problem.strongest) > 1
@@ -216,108 +188,6 @@ def list_bases(problem: Problem) -> list[Base]:
         return ["mean"]
     bases: list[Base] = ["mean"] if problem.monotone else ["mean", "line"]
     return [*bases, "log"] if problem.is_skewed else bases
-
-
-# How it is built
-
-
-def build_estimator(candidate: Candidate, problem: Problem, iterations: int | None = None) -> BaseEstimator:
-    """Return the unfitted estimator of a candidate.
-
-    Parameters
-    ----------
-    candidate : of the family "boosting" with settings of HistGradientBoosting, `base` (begin with the mean, with a
-        line, or on a log scale) and `pairs`; of "linear" with `C` (classes only) and `pairs`
-    problem : what it is for
-    iterations : how often boosting adds trees; None lets it stop early, or takes what suits few rows
-    """
-    settings = candidate.settings
-    if candidate.family == "dummy":
-        return DummyClassifier(strategy="prior") if problem.is_classification else DummyRegressor(strategy="mean")
-    if candidate.family == "own":
-        return build_own(str(settings["estimator"]), problem)
-    if candidate.family == "extra_trees":
-        kind = ExtraTreesClassifier if problem.is_classification else ExtraTreesRegressor
-        return kind(n_estimators=200, min_samples_leaf=2, max_features=0.6, n_jobs=1, random_state=problem.seed)
-    if candidate.family == "linear":
-        return _with_pairs(_build_linear(problem, float(settings.get("C", 1.0))), settings, problem)  # type: ignore[arg-type]
-    return _with_pairs(_build_boosting(settings, problem, iterations), settings, problem)
-
-
-def _with_pairs(estimator: BaseEstimator, settings: Mapping[str, object], problem: Problem) -> BaseEstimator:
-    signs = SIGNS[settings.get("pairs", "none")]  # type: ignore[index]
-    if not signs:
-        return estimator
-    steps = estimator.steps if isinstance(estimator, Pipeline) else [("estimator", estimator)]
-    pairs = PairFeatures(list(problem.strongest), list(signs)).set_output(transform="pandas")
-    return Pipeline([("pairs", pairs), *steps])
-
-
-def _build_linear(problem: Problem, C: float = 1.0) -> Pipeline:
-    """Return a linear model of one-hot categories and scaled numbers; of dates it takes the days and the waves."""
-    raw_parts = [name for name in problem.columns if RAW_DATE_PARTS.fullmatch(name)]
-    codes = list_codes(problem.columns)
-    steps = [("raw date parts", "drop", raw_parts)] if len(raw_parts) < len(problem.columns) else []
-    if codes:
-        steps.insert(0, ("codes", OneHotEncoder(handle_unknown="ignore", sparse_output=False), codes))
-    encode = ColumnTransformer(steps, remainder=StandardScaler())
-    if problem.is_classification:
-        return make_pipeline(encode, RowwiseLogisticRegression(C=C, max_iter=2000))
-    return make_pipeline(encode, RowwiseRidgeCV(alphas=np.logspace(-3, 3, 13)))
-
-
-def count_linear_rows(problem: Problem) -> int:
-    """Return from how many rows a linear model learns."""
-    width = len(problem.columns) + problem.n_codes + len(problem.strongest) ** 2
-    return max(MAX_LINEAR_CELLS // width, 1_000)
-
-
-def _build_boosting(settings: Mapping[str, object], problem: Problem, iterations: int | None) -> BaseEstimator:
-    a_round = len(problem.classes) if len(problem.classes) > 2 else 1  # trees: one for each of many classes
-    most = max(problem.max_iterations // a_round, 1)
-    settings = {**BOOSTING, **({} if problem.watch else {"min_samples_leaf": 5}), **settings}
-    chosen = {name: settings[name] for name in BOOSTING if name not in ("learning_rate_factor", "base", "pairs")} | {
-        "learning_rate": problem.learning_rate * settings["learning_rate_factor"],  # type: ignore[operator]
-        "categorical_features": list_codes(problem.columns) or None,
-        "monotonic_cst": dict(problem.monotone) or None,
-        "random_state": problem.seed,
-    }
-    if iterations is not None:
-        chosen |= {"max_iter": max(min(iterations, most), 1), "early_stopping": False}
-    elif problem.watch:
-        chosen |= {"max_iter": most, "early_stopping": True, "n_iter_no_change": 20}
-    else:
-        chosen |= {"max_iter": min(150, most), "early_stopping": False}
-    if problem.is_classification:
-        return HistGradientBoostingClassifier(**chosen)
-    boosting = HistGradientBoostingRegressor(**chosen)
-    base = settings["base"]
-    if base == "mean":
-        return boosting
-    linear = _build_linear(problem) if base == "line" else None
-    return BoostedRegressor(boosting, linear, log_target=base == "log", max_linear_rows=count_linear_rows(problem))
-
-
-def build_own(path: str, problem: Problem) -> BaseEstimator:
-    """Return an estimator of the user's own, seeded and on one thread where it can be told so.
-
-    Raises
-    ------
-    PipelineError : the path is not "package.module:ClassName", or there is no such estimator for this task
-    """
-    module_name, _, name = path.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as err:
-        raise PipelineError(
-            f'--estimator "{path}": {err}. Give it as package.module:ClassName, of a package that is installed.'
-        ) from err
-    needed = "predict_proba" if problem.is_classification else "predict"
-    if not inspect.isclass(kind) or not hasattr(kind, "fit") or not hasattr(kind, needed):
-        raise PipelineError(f'--estimator "{path}" must be a class with fit and {needed}, for {problem.task}.')
-    known = inspect.signature(kind).parameters
-    wanted = {"random_state": problem.seed, "n_jobs": 1}
-    return kind(**{key: value for key, value in wanted.items() if key in known})
 
 
 def iterate_settings(candidate: Candidate) -> Iterator[tuple[str, object]]:

@@ -18,8 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from data_ingestion.pickling import dump_pickle
 from models.boosting import count_trees, find_boosting, fit_watched
-from models.candidates import Candidate, Metric, Problem, build_estimator, count_linear_rows
+from models.candidates import Candidate, Metric, Problem
 from models.ensemble import align_probabilities
+from models.estimators import build_estimator, count_linear_rows
 from models.fold_encoding import FoldMeans
 from models.folds import Fold
 

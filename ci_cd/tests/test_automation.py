@@ -213,7 +213,7 @@ def test_setup_installs_again_only_when_the_lock_file_has_another_content(projec
 def test_setup_uses_uv_where_it_is(project):
     calls = project.parent / "calls.txt"
     write_script(project.parent / "tools/uv", f'echo "uv $*" >> {calls}; test "$1" != venv || mkdir -p .venv')
-    assert_clean(make(project, "bench", "PYTHON=good-python"))
+    assert_clean(make(project, "bench", "BENCH=", "PYTHON=good-python"))
     assert count_calls(project, "uv venv") == 1
     assert count_calls(project, "uv pip install") == 1
     assert count_calls(project, "python -m pip") == 0

@@ -12,7 +12,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from models.candidates import Candidate, build_estimator, describe_problem
+from models.candidates import Candidate, describe_problem
+from models.estimators import build_estimator
 from models.linear import RowwiseLogisticRegression, RowwiseRidgeCV
 
 TASKS = ("regression", "binary", "multiclass")

@@ -33,7 +33,8 @@ from data_ingestion import csv_reader, handoff
 from data_ingestion.encoder import build_encoder
 from data_ingestion.handoff import commit
 from models.artifact import list_libraries, predict_rows, to_label, write_model
-from models.candidates import Candidate, build_estimator, describe_problem
+from models.candidates import Candidate, describe_problem
+from models.estimators import build_estimator
 
 Score = Callable[..., "subprocess.CompletedProcess[str]"]
 HEADER = ["row id", "class", "floor area", "rooms", "has lift", "_built", "note", "price", "new"]

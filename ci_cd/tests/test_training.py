@@ -16,7 +16,8 @@ from small_runs import PIPELINE, assert_refused, build_columns, run_stages, snap
 from data_ingestion import handoff
 from data_ingestion.handoff import PipelineError
 from models import artifact
-from models.candidates import Candidate, build_estimator, describe_problem
+from models.candidates import Candidate, describe_problem
+from models.estimators import build_estimator
 from models.folds import build_folds
 
 TASKS = ("regression", "binary", "multiclass")

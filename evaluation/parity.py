@@ -6,7 +6,7 @@ import pandas as pd
 from data_ingestion.handoff import PipelineError
 from evaluation.test_data import PREPROCESSOR, TestData
 from models import artifact
-from models.artifact import Predictions, SavedModel
+from models.artifact import Predictions, SavedModel, ScorerModel
 
 REQUEST_ROWS = 10_000  # rows of plain Python values at a time, which take much more memory than a table
 
@@ -15,17 +15,21 @@ def predict_each_way(model: SavedModel, data: TestData) -> dict[str, Predictions
     """Return the answers for the test rows by every way there is to ask for them.
 
     The estimator takes the encoded rows of processed.parquet, as in training; the pipeline takes the typed raw rows;
-    and the rows as a request sends them go the way of the API.
+    and the rows as a request sends them go the way of the API: to the scorer, where the model could be compiled.
     """
     estimator = model.pipeline.named_steps["estimator"]
-    return {
+    answers = {
         "estimator on encoded rows": artifact.predict_table(estimator, data.X, model.contract),
         "pipeline on raw rows": artifact.predict_table(model.pipeline, data.features, model.contract),
         "model on request rows": predict_requests(model, data),
     }
+    if model.folder is not None and model.manifest.scorer.compiled:
+        scorer = artifact.load_scorer_model(model.folder)
+        answers["scorer on request rows"] = predict_requests(scorer, data)
+    return answers
 
 
-def predict_requests(model: SavedModel, data: TestData) -> Predictions:
+def predict_requests(model: SavedModel | ScorerModel, data: TestData) -> Predictions:
     """Return the answers for the test rows as requests send them."""
     parts = [
         model.predict(artifact.to_rows(data.raw.slice(start, REQUEST_ROWS), model.contract))

@@ -1,8 +1,9 @@
 """The saved model: written once, verified before it is opened, opened before it is trusted.
 
-A model folder holds `saved_model.pkl`, a fitted scikit-learn Pipeline that takes raw rows, and `saved_model.json`, the
-manifest that vouches for it: the sha256 of the pickle, the library it was made with, the contract, and golden rows
-with the answers they must get. The pickle is only opened when the manifest knows it.
+A model folder holds `saved_model.pkl`, a fitted scikit-learn Pipeline that takes raw rows; `saved_model.npz`, the same
+model as arrays that numpy alone answers with, where it can be had so; and `saved_model.json`, the manifest that vouches
+for both: their sha256, the library they were made with, the contract, and golden rows with the answers they must get.
+Nothing is opened that the manifest does not know.
 """
 
 import io
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_ingestion.handoff import Commit, PipelineError, read_verified
 from data_ingestion.schema import Contract, Task, join_names, parse_contract
+from models.packing import PackingError, write_packed
+from models.scorer import CompiledModel, NotCompilableError, Scorer, load_scorer
 from models.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 PICKLE = "saved_model.pkl"
+SCORER = "saved_model.npz"
 MANIFEST = "saved_model.json"
 TRAINER = "models/train_model.py"
 GOLDEN_TOLERANCE = 1e-9  # relative: another processor may round the last bits of a sum otherwise
@@ -46,6 +50,15 @@ class Golden(BaseModel):
     probabilities: list[list[float]] | None = None
 
 
+class Compilation(BaseModel):
+    """Whether there is a scorer beside the pickle, and if not, why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    compiled: bool
+    reason: str | None = None
+
+
 class Manifest(BaseModel):
     """What `saved_model.json` says of the model beside it.
 
@@ -62,6 +75,7 @@ class Manifest(BaseModel):
     golden : rows with their expected answers
     threshold : for two classes, the probability of the second from which on it is the answer; None is 0.5
     uncertainty : how far an answer may be off
+    scorer : whether the model is there for numpy alone too
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -79,6 +93,7 @@ class Manifest(BaseModel):
     golden: Golden
     threshold: float | None = None
     uncertainty: Uncertainty | None = Field(None, discriminator="kind")
+    scorer: Compilation = Compilation(compiled=False, reason="it was saved before models were compiled")
 
 
 @dataclass(frozen=True)
@@ -97,15 +112,40 @@ class Predictions:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A verified model, ready to answer."""
+    """A verified model, ready to answer.
+
+    Parameters
+    ----------
+    manifest, contract : what is known of it
+    pipeline : fitted
+    folder : where it is from; None for one that was not loaded
+    """
 
     manifest: Manifest
     contract: Contract
     pipeline: "Pipeline"
+    folder: Path | None = None
 
     def predict(self, rows: Sequence[Row]) -> Predictions:
         """Return the answers for raw rows; columns that are no features are passed over."""
         return predict_rows(self.pipeline, self.contract, rows)
+
+
+@dataclass(frozen=True)
+class ScorerModel:
+    """A verified model that answers with numpy alone, as `SavedModel` does."""
+
+    manifest: Manifest
+    contract: Contract
+    scorer: Scorer
+
+    def predict(self, rows: Sequence[Row]) -> Predictions:
+        """Return the answers for raw rows; columns that are no features are passed over."""
+        answers = self.scorer.score_rows(rows)
+        if not self.contract.is_classification:
+            return Predictions(answers.tolist())
+        classes = self.manifest.classes or []
+        return Predictions([classes[place] for place in self.scorer.choose_places(answers).tolist()], answers)
 
 
 def predict_rows(pipeline: "Pipeline", contract: Contract, rows: Sequence[Row]) -> Predictions:
@@ -154,21 +194,45 @@ def to_label(label: object) -> int | str:
 
 
 def write_model(commit: Commit, folder: Path, pipeline: "Pipeline", describe: Mapping[str, object]) -> Manifest:
-    """Write pickle and manifest as part of `commit`, the manifest last.
+    """Write pickle, scorer where there can be one, and manifest as part of `commit`, the manifest last.
 
     Parameters
     ----------
     commit : the group of files that appear together
     folder : the model folder
     pipeline : fitted; its classes must be importable by name
-    describe : the fields of the manifest other than `files`
+    describe : the fields of the manifest other than `files` and `scorer`
     """
     from data_ingestion.pickling import dump_pickle
 
-    digest = commit.write(folder / PICKLE, lambda file: dump_pickle(pipeline, file))
-    manifest = Manifest.model_validate({**describe, "files": {PICKLE: digest}})
+    written = {PICKLE: commit.write(folder / PICKLE, lambda file: dump_pickle(pipeline, file))}
+    manifest = Manifest.model_validate({**describe, "files": written})
+    compiled, compilation = compile_model(pipeline, manifest)
+    if compiled is not None:
+        written[SCORER] = commit.write(folder / SCORER, lambda file: write_packed(compiled, file))
+    manifest = manifest.model_copy(update={"files": written, "scorer": compilation})
     commit.write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
+
+
+def compile_model(pipeline: "Pipeline", manifest: Manifest) -> tuple[CompiledModel | None, Compilation]:
+    """Return a fitted pipeline for numpy alone; None and why where it cannot be had, or answers golden rows otherwise.
+
+    Parameters
+    ----------
+    pipeline : fitted
+    manifest : with the contract and the golden rows
+    """
+    from models.compiling import compile_pipeline
+
+    contract = parse_contract(manifest.contract, f"{MANIFEST}: contract")
+    try:
+        compiled = compile_pipeline(pipeline, contract)
+    except NotCompilableError as err:
+        return None, Compilation(compiled=False, reason=str(err))
+    if not answers_golden(ScorerModel(manifest, contract, Scorer(compiled))):
+        return None, Compilation(compiled=False, reason="compiled, it answers its golden rows otherwise")
+    return compiled, Compilation(compiled=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -205,7 +269,31 @@ def load_model(folder: Path) -> SavedModel:
 
     pipeline = joblib.load(io.BytesIO(content))
     check_features(pipeline, contract, folder)
-    model = SavedModel(manifest, contract, pipeline)
+    model = SavedModel(manifest, contract, pipeline, folder)
+    check_golden(model, folder)
+    return model
+
+
+def load_scorer_model(folder: Path) -> ScorerModel | SavedModel:
+    """Verify and load the model of a folder for numpy alone, without a look at the pickle; see `load_model`.
+
+    Only a model that could not be compiled comes from its pickle.
+
+    Raises
+    ------
+    PipelineError : any check fails; the message says which
+    """
+    manifest = read_manifest(folder)
+    if not manifest.scorer.compiled:
+        return load_model(folder)
+    contract = parse_contract(manifest.contract, f"{folder / MANIFEST}: contract")
+    content = read_verified(folder / SCORER, manifest.files.get(SCORER, ""), TRAINER)
+    try:
+        scorer = load_scorer(content)
+    except PackingError as err:
+        raise PipelineError(f"{folder / SCORER}: {err}. Run again: python {TRAINER}") from err
+    check_takes([feature.name for feature in scorer.compiled.features], contract, folder)
+    model = ScorerModel(manifest, contract, scorer)
     check_golden(model, folder)
     return model
 
@@ -229,7 +317,11 @@ def check_libraries(manifest: Manifest) -> None:
 
 def check_features(pipeline: "Pipeline", contract: Contract, folder: Path) -> None:
     """Raise unless the pipeline takes the features that its contract names."""
-    takes = list(pipeline.named_steps["encoder"].feature_names_in_)
+    check_takes(list(pipeline.named_steps["encoder"].feature_names_in_), contract, folder)
+
+
+def check_takes(takes: list[str], contract: Contract, folder: Path) -> None:
+    """Raise unless what a model takes is what its contract names."""
     if takes != list(contract.features):
         wrong = sorted(set(takes) ^ set(contract.features)) or takes
         raise PipelineError(
@@ -238,15 +330,18 @@ def check_features(pipeline: "Pipeline", contract: Contract, folder: Path) -> No
         )
 
 
-def check_golden(model: SavedModel, folder: Path) -> None:
-    """Raise unless the model answers its golden rows as it did when it was saved."""
+def answers_golden(model: SavedModel | ScorerModel) -> bool:
+    """Return whether the model answers its golden rows as it did when it was saved."""
     golden = model.manifest.golden
     answers = model.predict(golden.rows)
     if golden.probabilities is not None and answers.probabilities is not None:
-        same = np.allclose(answers.probabilities, golden.probabilities, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
-    else:
-        same = np.allclose(np.asarray(answers.values), np.asarray(golden.predictions), rtol=GOLDEN_TOLERANCE, atol=0)
-    if not same:
+        return np.allclose(answers.probabilities, golden.probabilities, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE)
+    return np.allclose(np.asarray(answers.values), np.asarray(golden.predictions), rtol=GOLDEN_TOLERANCE, atol=0)
+
+
+def check_golden(model: SavedModel | ScorerModel, folder: Path) -> None:
+    """Raise unless the model answers its golden rows as it did when it was saved."""
+    if not answers_golden(model):
         raise PipelineError(
             f"the model in {folder} no longer answers its golden rows as it did when it was saved. "
             f"Run again: python {TRAINER}"

@@ -173,7 +173,7 @@ class NumberFeature:
     def _read_word(self, value: object) -> float:
         if isinstance(value, bool | np.bool_):
             return float(value)
-        word = format_category(value, self.known).lower()
+        word = format_category(value, self.known).strip().lower()
         for answer, words in ((1.0, self.true_values), (0.0, self.false_values)):
             if word in [text.lower() for text in words]:
                 return answer

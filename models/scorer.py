@@ -85,9 +85,7 @@ class Scorer:
 
     def score_row(self, row: Mapping[str, object]) -> Floats:
         """Return the answer for one row, as `score_rows` does."""
-        values = self._missing.copy()
-        for feature in self.compiled.features:
-            feature.put(row.get(feature.name), values)
+        values = self.encode_row(row)
         for pairs in self.compiled.pairs:
             values += pairs.combine_one(values)
         sums = _NO_SUMS if self._tables is None else self._tables.add_up_one(values)
@@ -97,6 +95,17 @@ class Scorer:
     def score_encoded(self, X: Floats) -> Floats:
         """Return the answers for rows that are encoded already, (n_rows, n_encoded) as in processed.parquet."""
         return self._score(np.ascontiguousarray(X.T))
+
+    def encode_row(self, row: Mapping[str, object]) -> list[float]:
+        """Return the encoded columns of one raw row."""
+        values = self._missing.copy()
+        for feature in self.compiled.features:
+            feature.put(row.get(feature.name), values)
+        return values
+
+    def encode_rows(self, rows: Sequence[Mapping[str, object]]) -> Floats:
+        """Return the encoded columns of raw rows, (n_rows, n_encoded)."""
+        return self._encode(rows).T
 
     def choose_places(self, probabilities: Floats) -> NDArray[np.intp]:
         """Return for each row of (n_rows, n_classes) the place of its answer among the classes."""

@@ -4,6 +4,7 @@ import json
 import math
 
 from fastapi import Request
+from starlette.datastructures import Headers
 
 from app.errors import ApiError, ErrorList
 
@@ -18,14 +19,24 @@ async def read_body(request: Request) -> bytes:
     ApiError : 413 from the body limit, 415 when it is not said to be JSON, 422 when it is empty
     """
     content = await request.body()
+    check_body(content, request.headers)
+    return content
+
+
+def check_body(content: bytes, headers: Headers) -> None:
+    """Raise unless there is a body, and it is said to be JSON.
+
+    Raises
+    ------
+    ApiError : 415 when it is not said to be JSON, 422 when it is empty
+    """
     if not content:
         raise refuse("empty_body", "The body is empty", "expects JSON")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise ApiError(415, "Send JSON, and say so: Content-Type: application/json")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "Send the body as it is, without Content-Encoding.")
-    return content
 
 
 def parse_json(content: bytes) -> object:

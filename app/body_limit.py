@@ -22,9 +22,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self.max_bytes:
-            await build_response(Request(scope), self._refusal())(scope, receive, send)
+        try:
+            check_announced(Headers(scope=scope), self.max_bytes)
+        except ApiError as err:
+            await build_response(Request(scope), err)(scope, receive, send)
             return
         received = 0
 
@@ -32,11 +33,30 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise self._refusal()
+            check_length(received, self.max_bytes)
             return message
 
         await self.app(scope, receive_counted, send)
 
-    def _refusal(self) -> ApiError:
-        return ApiError(413, f"The body is longer than {self.max_bytes:,} bytes. Send fewer rows at a time.")
+
+def check_announced(headers: Headers, max_bytes: int) -> None:
+    """Raise when the length that the headers announce is too large.
+
+    Raises
+    ------
+    ApiError : 413
+    """
+    announced = headers.get("content-length", "0")
+    if announced.isdecimal():
+        check_length(int(announced), max_bytes)
+
+
+def check_length(length: int, max_bytes: int) -> None:
+    """Raise when a body is too long.
+
+    Raises
+    ------
+    ApiError : 413
+    """
+    if length > max_bytes:
+        raise ApiError(413, f"The body is longer than {max_bytes:,} bytes. Send fewer rows at a time.")

@@ -33,7 +33,17 @@ SettingsDep = Annotated[Settings, Depends(get_settings)]
 
 
 async def check_api_key(settings: SettingsDep, key: Annotated[str | None, Security(_header)]) -> None:
-    """Refuse a request without a valid key, in the same time for every key.
+    """Refuse a request without a valid key.
+
+    Raises
+    ------
+    ApiError : 401
+    """
+    check_key(settings, key)
+
+
+def check_key(settings: Settings, key: str | None) -> None:
+    """Raise unless the key is one of those in the settings, in the same time for every key.
 
     Raises
     ------

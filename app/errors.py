@@ -90,12 +90,17 @@ def build_response(request: Request, err: ApiError, headers: dict[str, str] | No
         items.pop()
 
 
+def build_refusal(request: Request, err: ApiError) -> Response:
+    """Return the response for a refusal of our own, with the headers that its status asks for."""
+    return build_response(request, err, {"WWW-Authenticate": "APIKey"} if err.status == 401 else None)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error of the app the one form."""
 
     async def answer_api_error(request: Request, err: Exception) -> Response:
         assert isinstance(err, ApiError)
-        return build_response(request, err, {"WWW-Authenticate": "APIKey"} if err.status == 401 else None)
+        return build_refusal(request, err)
 
     async def answer_http_error(request: Request, err: Exception) -> Response:
         assert isinstance(err, HTTPException)

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 
 from app.body_limit import BodyLimit
 from app.dependencies import check_api_key
+from app.direct import DirectPredictions
 from app.docs import add_docs
 from app.errors import add_error_handlers
 from app.model_host import ModelHost
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.host = ModelHost(settings.model_folder, settings.model_poll_s)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(DirectPredictions, host=app.state.host, settings=settings)
     add_error_handlers(app)
     guard = [Depends(check_api_key)] if settings.api_keys else []
     refusals = describe_errors(401) if settings.api_keys else {}

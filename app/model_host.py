@@ -14,7 +14,7 @@ from app.errors import ApiError
 from app.rows import build_row_model
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Contract
-from models.artifact import MANIFEST, PICKLE, SavedModel, load_model
+from models.artifact import MANIFEST, PICKLE, SavedModel, ScorerModel, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,11 @@ class Served:
     def contract(self) -> Contract:
         """The contract the model was trained under."""
         return self.model.contract
+
+    @property
+    def is_light(self) -> bool:
+        """Whether one answer takes so little time that nobody is kept waiting by it."""
+        return isinstance(self.model, ScorerModel)
 
     @property
     def labels(self) -> list[str]:

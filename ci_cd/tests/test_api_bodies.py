@@ -15,11 +15,15 @@ from app.settings import Settings
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+@pytest.fixture(scope="module", params=["direct", "framework"])
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """An API that answers predictions in front of the framework, and one that answers them by its routes."""
     folder = tmp_path_factory.mktemp("models")
     write_small_model(folder)
-    with TestClient(create_app(Settings(model_dir=folder)), raise_server_exceptions=False) as client:
+    app = create_app(Settings(model_dir=folder))
+    with pytest.MonkeyPatch.context() as patch, TestClient(app, raise_server_exceptions=False) as client:
+        if request.param == "framework":
+            patch.setattr("app.direct.DirectPredictions.PATHS", ())
         yield client
 
 
@@ -208,7 +212,8 @@ def test_a_bug_is_500_without_its_traceback(client: TestClient, monkeypatch: pyt
     def fail(*args: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("app.routes.predict.predict_one", fail)
+    for module in ("app.direct", "app.routes.predict"):
+        monkeypatch.setattr(f"{module}.predict_one", fail)
     answer = client.post("/predict", json=GOOD)
     assert check_refusal(answer, 500)["code"] == "internal_error"
     assert "secret" not in answer.text

@@ -59,7 +59,7 @@ lock: $(STAMP) ## compile the lock files from the .in files (UPGRADE=1 takes the
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --output-file requirements.txt requirements.in
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --constraints requirements.txt \
 		--output-file requirements-serve.txt requirements-serve.in
-	for name in peers models autogluon; do $(BIN)/uv pip compile $(LOCK_FLAGS) \
+	for name in peers models autogluon api mlserver; do $(BIN)/uv pip compile $(LOCK_FLAGS) \
 		--output-file ci_cd/benchmarks/requirements-$$name.txt ci_cd/benchmarks/requirements-$$name.in || exit 1; done
 
 LOCK_FLAGS = --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

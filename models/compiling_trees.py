@@ -61,6 +61,7 @@ class ForestBuilder:
     """Collects the trees of one estimator after the other."""
 
     def __init__(self) -> None:
+        self._baselines: list[float] = []
         self._sizes: list[int] = []
         self._leaves: list[Floats] = []
         self._splits: list[_Splits] = []
@@ -80,17 +81,14 @@ class ForestBuilder:
         count = int(boosting.n_trees_per_iteration_)
         trees = Trees(len(self._sizes), count, _find_link(boosting, count))
         columns = _list_columns(boosting, places)
-        baseline = np.ravel(boosting._baseline_prediction).astype(np.float64)
+        self._baselines += np.ravel(boosting._baseline_prediction).tolist()
         for number in range(count):
-            # A tree of one leaf is what the others are added to. There it is added to 0 first, which makes -0 a 0.
-            self._leaves.append(0.0 + baseline[number : number + 1])
-            self._splits.append(_NO_SPLITS)
             for predictors in boosting._predictors:
                 nodes = predictors[number].nodes
                 is_leaf = _check_nodes(nodes)
                 self._leaves.append(nodes["value"][is_leaf].astype(np.float64))
                 self._splits.append(_read_splits(nodes, is_leaf, predictors[number].raw_left_cat_bitsets, columns))
-            self._sizes.append(1 + len(boosting._predictors))
+            self._sizes.append(len(boosting._predictors))
         return trees
 
     def build(self) -> Forest | None:
@@ -109,11 +107,11 @@ class ForestBuilder:
         }
         is_coded = np.zeros(len(places), dtype=bool)
         is_coded[list(coded)] = True
-        asked = sorted(set(zip(places.tolist(), is_coded.tolist(), strict=True)))
+        asked = sorted(set(zip(is_coded.tolist(), places.tolist(), strict=True)))  # numbers first
         question, place = np.zeros(len(places), dtype=np.uint16), np.zeros(len(places), dtype=np.uint32)
         values: list[Floats] = []
         rights: list[Bools] = []
-        for number, (column, by_code) in enumerate(asked):
+        for number, (by_code, column) in enumerate(asked):
             here = np.flatnonzero((places == column) & (is_coded == by_code))
             question[here] = number
             if by_code:
@@ -125,10 +123,11 @@ class ForestBuilder:
                 place[here] = np.searchsorted(known, thresholds[here])
             values.append(known)
         return Forest(
-            columns=tuple(column for column, _ in asked),
-            is_coded=tuple(by_code for _, by_code in asked),
+            columns=tuple(column for _, column in asked),
+            is_coded=tuple(by_code for by_code, _ in asked),
             values=np.concatenate([*values, np.empty(0)]),
             n_values=tuple(map(len, values)),
+            baselines=np.array(self._baselines, dtype=np.float64),
             sizes=tuple(self._sizes),
             n_leaves=np.array([len(leaves) for leaves in self._leaves], dtype=np.uint8),
             leaves=np.concatenate(self._leaves),
@@ -234,13 +233,3 @@ def _pack(rows: Sequence[Bools]) -> NDArray[np.uint8]:
     for packed, row in zip(bits, rows, strict=True):
         packed[: len(row)] = row
     return np.packbits(bits, axis=1, bitorder="little")
-
-
-_NO_SPLITS = _Splits(
-    np.empty(0, dtype=np.intp),
-    np.empty(0),
-    np.empty(0, dtype=bool),
-    np.empty(0, dtype=np.uint8),
-    np.empty(0, dtype=np.uint8),
-    [],
-)

@@ -66,6 +66,11 @@ class Scorer:
                 self._missing[feature.flag] = 0.0
         self._needs_table = needs_table(compiled.formula)
 
+    @property
+    def size_bytes(self) -> int:
+        """The memory that the tables of its trees take."""
+        return 0 if self._tables is None else self._tables.size_bytes
+
     def score_rows(self, rows: Sequence[Mapping[str, object]]) -> Floats:
         """Return the answers for raw rows.
 

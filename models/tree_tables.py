@@ -2,7 +2,7 @@
 
 Every tree has a word of as many bits as it has leaves, from left to right. A split that a value fails (it goes right)
 rules out the leaves to its left: the lowest bit that no split has ruled out is the leaf where the row arrives
-(QuickScorer; Lucchese et al., SIGIR 2015). Here the words that a value rules out are looked up for all trees at once:
+(QuickScorer; Lucchese et al., SIGIR 2015). Here the words that a value leaves are looked up for many trees at once:
 values between two neighbouring thresholds do the same. Needs numpy alone.
 """
 
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 MAX_LEAVES = 64
 BLOCK_ROWS = 256
-BLOCK_BYTES = 2**19  # of words, so that a block's stay in the processor's cache
+CHUNK_BYTES = 2048  # of a row's words: more take one row faster, and need more memory
 WORDS: dict[int, type[np.unsignedinteger]] = {64: np.uint64, 32: np.uint32, 16: np.uint16}
+ALL = np.uint64(2**64 - 1)
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
+Words = NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,12 @@ class Forest:
 
     Parameters
     ----------
-    columns : (n_questions,) the columns of the encoded table that are asked for
+    columns : (n_questions,) the columns of the encoded table that are asked for, those of numbers first
     is_coded : (n_questions,) whether a column holds codes, else numbers
     values : for each column its thresholds ascending, the last one infinity; or its known codes ascending
     n_values : (n_questions,) how many of `values` are of each column
-    sizes : (n_sums,) how many trees are added up for each number that is wanted
+    baselines : (n_sums,) what the trees are added to
+    sizes : (n_sums,) how many trees there are for each sum
     n_leaves : (n_trees,)
     leaves : the values of all leaves, tree after tree, left to right
     question : (n_splits,) which of `columns` is asked; a tree has a split less than leaves, the trees follow each other
@@ -45,6 +48,7 @@ class Forest:
     is_coded: tuple[bool, ...]
     values: Floats
     n_values: tuple[int, ...]
+    baselines: Floats
     sizes: tuple[int, ...]
     n_leaves: NDArray[np.uint8]
     leaves: Floats
@@ -57,191 +61,263 @@ class Forest:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Trees whose words have the same width, side by side.
+class _Question:
+    """A column that trees ask for.
+
+    Parameters
+    ----------
+    column, is_coded, values : see `Forest`
+    start : where its answers begin among those to all questions: one for each value, and one for NaN or unknown codes
+    """
+
+    column: int
+    is_coded: bool
+    values: Floats
+    start: int
+
+    @property
+    def n_answers(self) -> int:
+        """How many different answers there are."""
+        return len(self.values) + 1
+
+    def find(self, column: Floats) -> Places:
+        """Return (n_rows,) which of its answers each value is, from 0."""
+        places = np.searchsorted(self.values, column)
+        if self.is_coded:
+            places[self.values.take(places, mode="clip") != column] = len(self.values)
+        else:
+            places[np.isnan(column)] = len(self.values)
+        return places
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some of the trees, with the table of their words.
 
     Parameters
     ----------
     words : the type of a word
-    start, stop : the bytes of a row of the table
-    bases : (n_trees,) where in `values` each tree's leaves begin
-    values : of the leaves
-    sums : (which sum, its first tree, the tree after its last)
+    table : (n_table_rows, n_bytes / 8) a word for each tree
+    questions : which are asked
+    spans : where the answers to each of these begin among those to all, and end
+    rows : (n_answers to all questions,) the row of the table that an answer selects
+    bases : (n_trees,) where among all leaves each tree's begin
+    sums : (which sum, its first tree, the tree after its last), as far as they are here
     """
 
     words: type[np.unsignedinteger]
-    start: int
-    stop: int
+    table: NDArray[np.uint64]
+    questions: Places
+    spans: list[tuple[int, int]]
+    rows: Places
     bases: Places
-    values: Floats
     sums: list[tuple[int, int, int]]
+
+    def look_up(self, answers: list[Places], n_rows: int) -> Words:
+        """Return (n_rows, n_trees) the words that are left after all (n_rows,) answers."""
+        left = np.full((n_rows, self.table.shape[1]), ALL)
+        ruled = np.empty_like(left)
+        for number, (start, stop) in zip(self.questions.tolist(), self.spans, strict=True):
+            rows = self.rows[start:stop].take(answers[number])
+            self.table.take(rows, axis=0, out=ruled, mode="clip")  # "raise" would work in a copy
+            np.bitwise_and(left, ruled, out=left)
+        words: Words = left.view(self.words)[:, : len(self.bases)]
+        return words
+
+    def look_up_one(self, answers: Places) -> Words:
+        """Return (n_trees,) the words that are left after one row's answers, counted among those to all questions."""
+        if not len(self.questions):
+            left = self.table[0]
+        else:
+            rows = self.rows.take(answers.take(self.questions))
+            left = np.bitwise_and.reduce(self.table.take(rows, axis=0), axis=0)
+        words: Words = left.view(self.words)[: len(self.bases)]
+        return words
 
 
 class TreeTables:
     """The tables of a forest, made from it when a model is loaded."""
 
     def __init__(self, forest: Forest) -> None:
-        lengths = np.array(forest.n_values, dtype=np.intp)
-        ends = np.cumsum(lengths)
-        self.n_sums = len(forest.sizes)
-        self._values = [forest.values[end - n : end] for end, n in zip(ends, lengths, strict=True)]
-        starts = np.cumsum(lengths + 1) - lengths - 1  # of each column's rows; the last is for NaN, or unknown codes
-        questions = list(zip(forest.columns, forest.is_coded, self._values, starts.tolist(), strict=True))
-        self._questions = questions
-        self._numbers = [(c, v.tolist(), start) for c, is_coded, v, start in questions if not is_coded]
+        self._baselines = forest.baselines
+        self._leaves = forest.leaves
+        self._questions = list_questions(forest)
+        self._chunks = [build_chunk(forest, self._questions, trees) for trees in cut_trees(forest)]
+        self._numbers = [(q.column, q.values.tolist(), q.start) for q in self._questions if not q.is_coded]
         self._codes = [
-            (c, {code: start + place for place, code in enumerate(v.tolist())}, start + len(v))
-            for c, is_coded, v, start in questions
-            if is_coded
+            (q.column, dict(zip(q.values.tolist(), range(q.start, q.start + len(q.values)))), q.start + len(q.values))
+            for q in self._questions
+            if q.is_coded
         ]
-        self._groups = group_trees(forest)
-        n_words = -(-self._groups[-1].stop // 8) if self._groups else 0
-        self._table = np.zeros((int(np.sum(lengths + 1)), n_words), dtype=np.uint64)
-        cells = self._table.view(np.uint8)
-        for group, trees in zip(self._groups, list_trees(forest), strict=True):
-            words = build_words(forest, trees, group.words, starts, lengths)
-            cells[:, group.start : group.stop] = words.view(np.uint8)
-        self._block = int(np.clip(BLOCK_BYTES // max(8 * n_words, 1), 16, BLOCK_ROWS))
 
     @property
     def size_bytes(self) -> int:
         """The memory that the tables take."""
-        return self._table.nbytes
+        return sum(chunk.table.nbytes for chunk in self._chunks)
 
     def add_up(self, X: Floats) -> Floats:
         """Return (n_rows, n_sums) for encoded columns, (n_columns, n_rows)."""
-        n_rows = X.shape[1]
-        sums = np.empty((n_rows, self.n_sums))
-        shape = (min(self._block, n_rows), self._table.shape[1])
-        left, ruled = np.empty(shape, dtype=np.uint64), np.empty(shape, dtype=np.uint64)
-        for start in range(0, n_rows, self._block):
-            block = X[:, start : start + self._block]
-            size = block.shape[1]
-            self._rule_out(block, left[:size], ruled[:size])
-            self._read_leaves(left[:size], sums[start : start + size])
+        sums = np.tile(self._baselines, (X.shape[1], 1))
+        for start in range(0, len(sums), BLOCK_ROWS):
+            block, here = X[:, start : start + BLOCK_ROWS], sums[start : start + BLOCK_ROWS]
+            answers = [q.find(block[q.column]) for q in self._questions]
+            for chunk in self._chunks:
+                words = chunk.look_up(answers, len(here))
+                values = self._leaves.take(find_lowest(words) + chunk.bases)
+                for number, first, stop in chunk.sums:
+                    here[:, number] = add_in_order(here[:, number], values[:, first:stop])
         return sums
 
     def add_up_one(self, values: list[float]) -> Floats:
         """Return (1, n_sums) for one row's encoded values, the same bits as `add_up` gives it."""
-        rows = [
+        found = [
             start + (bisect_left(edges, value) if (value := values[column]) == value else len(edges))
             for column, edges, start in self._numbers
         ]
-        rows += [places.get(values[column], unknown) for column, places, unknown in self._codes]
-        left = np.bitwise_and.reduce(self._table.take(rows, axis=0), axis=0)
-        if not rows:
-            left = ~left
-        sums = np.empty((1, self.n_sums))
-        for group in self._groups:
-            words = left.view(np.uint8)[group.start : group.stop].view(group.words)
-            values_of = group.values.take(find_lowest(words) + group.bases)
-            for number, first, stop in group.sums:
-                sums[0, number] = np.add.accumulate(values_of[first:stop])[-1]
-        return sums
-
-    def _rule_out(self, X: Floats, left: NDArray[np.uint64], ruled: NDArray[np.uint64]) -> None:
-        """Put the words that are left in `left`, (n_rows, n_words); `ruled` is room to work in."""
-        left.fill(np.iinfo(np.uint64).max)
-        for column, is_coded, values, start in self._questions:
-            places = np.searchsorted(values, X[column])
-            if is_coded:
-                places[values.take(places, mode="clip") != X[column]] = len(values)
-            else:
-                places[np.isnan(X[column])] = len(values)
-            places += start
-            self._table.take(places, axis=0, out=ruled, mode="clip")  # "raise" would work in a copy
-            np.bitwise_and(left, ruled, out=left)
-
-    def _read_leaves(self, left: NDArray[np.uint64], sums: Floats) -> None:
-        """Put the sums of the leaves that `left` says in `sums`, (n_rows, n_sums)."""
-        for group in self._groups:
-            words = left.view(np.uint8)[:, group.start : group.stop].view(group.words)
-            values = group.values.take(find_lowest(words) + group.bases)
-            for number, first, stop in group.sums:
-                sums[:, number] = add_in_order(values[:, first:stop])
+        found += [places.get(values[column], unknown) for column, places, unknown in self._codes]
+        answers = np.array(found, dtype=np.intp)
+        sums = self._baselines.tolist()
+        for chunk in self._chunks:
+            leaves = self._leaves.take(find_lowest(chunk.look_up_one(answers)) + chunk.bases)
+            for number, first, stop in chunk.sums:
+                leaves[first] += sums[number]
+                sums[number] = np.add.accumulate(leaves[first:stop])[-1]
+        return np.array([sums])
 
 
-def find_lowest(words: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
+def find_lowest(words: Words) -> NDArray[np.uint8]:
     """Return the place of the lowest bit of each word."""
     below = words - words.dtype.type(1)
     below &= ~words
-    return np.bitwise_count(below)
+    places: NDArray[np.uint8] = np.bitwise_count(below)
+    return places
 
 
-def add_in_order(values: Floats) -> Floats:
-    """Return (n_rows,) the sums of (n_rows, n_values), each added up from left to right as scikit-learn does.
+def add_in_order(start: Floats, values: Floats) -> Floats:
+    """Return (n_rows,) numbers with (n_rows, n_values) added, each from left to right as scikit-learn does.
 
     numpy adds up a row in pairs, but rows one after the other: so the values are laid on their side. One row alone it
     would take for the former.
     """
+    table = np.empty((values.shape[1] + 1, max(len(values), 2)))
+    table[0, : len(values)] = start
+    table[1:, : len(values)] = values.T
     if len(values) == 1:
-        last: Floats = np.add.accumulate(values, axis=1)[:, -1]
-        return last
-    total: Floats = np.add.reduce(np.ascontiguousarray(values.T), axis=0)
+        table[:, 1] = table[:, 0]
+    total: Floats = np.add.reduce(table, axis=0)[: len(values)]
     return total
 
 
-def list_widths(forest: Forest) -> NDArray[np.intp]:
-    """Return (n_sums,) the bits of the words of each sum's trees."""
-    ends = np.cumsum(forest.sizes)
-    most = [int(forest.n_leaves[end - size : end].max(initial=1)) for end, size in zip(ends, forest.sizes, strict=True)]
-    return np.array([min(width for width in WORDS if width >= n) for n in most], dtype=np.intp)
+# Building
 
 
-def list_trees(forest: Forest) -> list[Places]:
-    """Return the trees of each group."""
-    widths = np.repeat(list_widths(forest), forest.sizes)
-    return [np.flatnonzero(widths == width) for width in WORDS if (widths == width).any()]
+def list_questions(forest: Forest) -> list[_Question]:
+    """Return what the trees of a forest ask."""
+    ends = np.cumsum(forest.n_values, dtype=np.intp).tolist()
+    asked = zip(forest.columns, forest.is_coded, forest.n_values, ends, strict=True)
+    return [
+        _Question(column, is_coded, forest.values[end - n : end], end - n + number)
+        for number, (column, is_coded, n, end) in enumerate(asked)
+    ]
 
 
-def group_trees(forest: Forest) -> list[_Group]:
-    """Return the trees by the width of their words, the widest first."""
-    widths, sizes = list_widths(forest), np.array(forest.sizes, dtype=np.intp)
-    firsts = np.cumsum(forest.n_leaves, dtype=np.intp) - forest.n_leaves
-    groups: list[_Group] = []
-    start = 0
-    for trees in list_trees(forest):
-        width = int(np.repeat(widths, sizes)[trees[0]])
-        here = np.flatnonzero(widths == width)
-        stops = np.cumsum(sizes[here])
-        sums = list(zip(here.tolist(), (stops - sizes[here]).tolist(), stops.tolist(), strict=True))
-        stop = start + len(trees) * width // 8
-        groups.append(_Group(WORDS[width], start, stop, firsts[trees], forest.leaves, sums))
-        start = stop
-    return groups
+def cut_trees(forest: Forest) -> list[tuple[int, int]]:
+    """Return the first tree of each chunk and the one after its last: trees that need words of one width."""
+    ends = np.cumsum(forest.sizes, dtype=np.intp).tolist()
+    widths: list[int] = []  # of each tree; all of a sum have the same
+    for end, size in zip(ends, forest.sizes, strict=True):
+        most = int(forest.n_leaves[end - size : end].max(initial=1))
+        widths += [min(width for width in WORDS if width >= most)] * size
+    chunks: list[tuple[int, int]] = []
+    for tree, width in enumerate(widths):
+        fits = chunks and widths[tree - 1] == width and (tree - chunks[-1][0]) * width < 8 * CHUNK_BYTES
+        chunks[-1:] = [(chunks[-1][0], tree + 1)] if fits else [*chunks[-1:], (tree, tree + 1)]
+    return chunks
 
 
-def build_words(
-    forest: Forest, trees: Places, kind: type[np.unsignedinteger], starts: Places, lengths: Places
-) -> NDArray[np.unsignedinteger]:
-    """Return (n_rows of the table, n_trees) the words that each value leaves.
+def build_chunk(forest: Forest, questions: list[_Question], trees: tuple[int, int]) -> _Chunk:
+    """Return the table of some trees.
 
     Parameters
     ----------
-    forest, trees : which of its trees
-    kind : the type of a word
-    starts, lengths : of each column, its first row of the table and its values
+    forest, questions : the trees, and what they ask
+    trees : the first, and the one after the last
     """
-    table = np.full((int(np.sum(lengths + 1)), len(trees)), np.iinfo(kind).max, dtype=kind)
-    tree_of = np.repeat(np.arange(len(forest.n_leaves)), forest.n_leaves.astype(np.intp) - 1)
-    position = np.full(len(forest.n_leaves), -1)
-    position[trees] = np.arange(len(trees))
-    chosen = np.flatnonzero(position[tree_of] >= 0)
-    tree, question = position[tree_of[chosen]], forest.question[chosen].astype(np.intp)
+    start, stop = trees
+    n_leaves = forest.n_leaves[start:stop].astype(np.intp)
+    kind = WORDS[min(width for width in WORDS if width >= n_leaves.max())]
+    first_split = int(np.sum(forest.n_leaves[:start], dtype=np.intp)) - start
+    splits = slice(first_split, first_split + int(n_leaves.sum()) - len(n_leaves))
+    words = rule_out(forest.first[splits], forest.count[splits], kind)
+    tree = np.repeat(np.arange(len(n_leaves)), n_leaves - 1)
+    question, place = forest.question[splits], forest.place[splits].astype(np.intp)
+    rows = np.zeros(sum(q.n_answers for q in questions), dtype=np.intp)
+    parts: list[Words] = []
+    n_rows = 0
+    asked = np.unique(question).astype(np.intp)
+    for number in asked.tolist():
+        here = np.flatnonzero(question == number)
+        q = questions[number]
+        if q.is_coded:
+            part, selected = _build_codes(forest.goes_right[place[here]], q, len(n_leaves), tree[here], words[here])
+        else:
+            right = forest.missing_right[splits][here] == 1
+            part, selected = _build_numbers(place[here], right, q, len(n_leaves), tree[here], words[here])
+        rows[q.start : q.start + q.n_answers] = n_rows + selected
+        parts.append(part)
+        n_rows += len(part)
+    table = np.full((max(n_rows, 1), -(-len(n_leaves) * kind().itemsize // 8)), ALL)
+    if parts:
+        table.view(kind)[:, : len(n_leaves)] = np.concatenate(parts)
+    bases = np.cumsum(forest.n_leaves, dtype=np.intp)[start:stop] - n_leaves
+    ends = np.cumsum(forest.sizes, dtype=np.intp).tolist()
+    sums = [
+        (number, max(end - size, start) - start, min(end, stop) - start)
+        for number, (end, size) in enumerate(zip(ends, forest.sizes, strict=True))
+        if max(end - size, start) < min(end, stop)
+    ]
+    spans = [(questions[n].start, questions[n].start + questions[n].n_answers) for n in asked.tolist()]
+    return _Chunk(kind, table, asked, spans, rows, bases, sums)
+
+
+def rule_out(first: NDArray[np.uint8], count: NDArray[np.uint8], kind: type[np.unsignedinteger]) -> Words:
+    """Return (n_splits,) the words that are left when a split fails: without the leaves to its left."""
     one = np.uint64(1)
-    spans = (one << forest.count[chosen].astype(np.uint64)) - one
-    words = (~(spans << forest.first[chosen].astype(np.uint64))).astype(kind)
-    place, start, length = forest.place[chosen].astype(np.intp), starts[question], lengths[question]
-    coded = np.array(forest.is_coded, dtype=bool)[question]
-    passes = np.flatnonzero(~coded & (place + 1 < length))
-    np.bitwise_and.at(table, (start[passes] + place[passes] + 1, tree[passes]), words[passes])
-    for number, (first, n) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        if not forest.is_coded[number]:  # a value above a threshold is above all those before it
-            np.bitwise_and.accumulate(table[first : first + n], axis=0, out=table[first : first + n])
-    gaps = np.flatnonzero(~coded & (forest.missing_right[chosen] == 1))
-    np.bitwise_and.at(table, (start[gaps] + length[gaps], tree[gaps]), words[gaps])
-    codes = np.flatnonzero(coded)
-    split, code = np.nonzero(np.unpackbits(forest.goes_right, axis=1, bitorder="little")[place[codes]])
-    split = codes[split]
-    np.bitwise_and.at(table, (start[split] + code, tree[split]), words[split])
-    return table
+    spans = (one << count.astype(np.uint64)) - one
+    return (~(spans << first.astype(np.uint64))).astype(kind)
+
+
+def _build_numbers(
+    place: Places,
+    right: NDArray[np.bool_],
+    q: _Question,
+    n_trees: int,
+    tree: Places,
+    words: Words,
+) -> tuple[Words, Places]:
+    """Return the part of a table for one column of numbers, and the row in it for each answer.
+
+    Parameters
+    ----------
+    place, right, tree, words : (n_splits,) up to which threshold they pass, whether they fail NaN, of which tree they
+        are, and what is left when they fail
+    q, n_trees : what is asked, and how many trees there are
+    """
+    edges = np.unique(place)
+    part = np.full((len(edges) + 2, n_trees), np.iinfo(words.dtype).max, dtype=words.dtype)
+    np.bitwise_and.at(part, (np.searchsorted(edges, place) + 1, tree), words)
+    np.bitwise_and.accumulate(part[:-1], axis=0, out=part[:-1])  # what is above an edge is above those before it
+    np.bitwise_and.at(part[-1], tree[right], words[right])
+    selected = np.searchsorted(edges, np.arange(q.n_answers))
+    selected[-1] = len(edges) + 1
+    return part, selected
+
+
+def _build_codes(
+    goes_right: NDArray[np.uint8], q: _Question, n_trees: int, tree: Places, words: Words
+) -> tuple[Words, Places]:
+    """Return the part of a table for one column of codes, and the row in it for each answer; see `_build_numbers`."""
+    part = np.full((q.n_answers, n_trees), np.iinfo(words.dtype).max, dtype=words.dtype)
+    split, code = np.nonzero(np.unpackbits(goes_right, axis=1, bitorder="little")[:, : q.n_answers])
+    np.bitwise_and.at(part, (code, tree[split]), words[split])
+    return part, np.arange(q.n_answers)

@@ -183,6 +183,7 @@ def test_forest_by_hand() -> None:
         is_coded=(False, True),
         values=np.array([1.5, np.inf, 2.0, 4.0, 7.0]),
         n_values=(2, 3),
+        baselines=np.array([0.5]),
         sizes=(1,),
         n_leaves=np.array([3], dtype=np.uint8),
         leaves=np.array([10.0, 20.0, 30.0]),
@@ -195,7 +196,7 @@ def test_forest_by_hand() -> None:
     )
     x = [1.5, 1.0, -np.inf, 1.6, np.nextafter(1.5, 2), np.nan, np.inf, 2, np.nan]
     code = [2, 4, 9, 4, 7, 2, 2, 5, np.nan]
-    expected = [10, 10, 10, 20, 20, 30, 30, 20, 20]
+    expected = [10.5, 10.5, 10.5, 20.5, 20.5, 30.5, 30.5, 20.5, 20.5]
     tables = TreeTables(forest)
     assert tables.add_up(np.array([x, code])).ravel().tolist() == expected
     assert [tables.add_up_one(list(row)).item() for row in zip(x, code, strict=True)] == expected
@@ -206,13 +207,14 @@ def test_forest_by_hand() -> None:
 def test_sums_go_from_left_to_right(n_rows: int, n_values: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(n_rows, n_values)) * 10.0 ** rng.integers(-9, 9, (n_rows, n_values))
+    start = rng.normal(size=n_rows)
     expected = []
-    for row in values.tolist():
-        total = row[0]
-        for value in row[1:]:
+    for first, row in zip(start.tolist(), values.tolist(), strict=True):
+        total = first
+        for value in row:
             total += value
         expected.append(total)
-    assert add_in_order(values).tolist() == expected
+    assert add_in_order(start, values).tolist() == expected
 
 
 # All that training can choose
@@ -272,6 +274,17 @@ def test_row_has_one_answer_alone_and_in_blocks_of_any_size(task: str) -> None:
     assert_same_bits(np.concatenate([scorer.score_row(row) for row in rows]), together)
     for size in (0, 1, 2, 15, 16, 17, 255, 256, 257):
         assert_same_bits(scorer.score_rows(rows[:size]), together[:size])
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 8, 40, 100])
+def test_trees_cut_into_chunks_add_up_alike(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
+    table = make_table(300, 4)
+    case = Case("multiclass", build_ensemble("multiclass"))
+    expected = case.ask(fit_encoder("multiclass").transform(table))
+    monkeypatch.setattr("models.tree_tables.CHUNK_BYTES", chunk_bytes)
+    scorer = Scorer(case.compiled)
+    assert_same_bits(scorer.score_rows(list_rows(table)), expected)
+    assert_same_bits(np.concatenate([scorer.score_row(row) for row in list_rows(table)]), expected)
 
 
 def test_threshold_decides() -> None:

@@ -14,7 +14,7 @@ from app.errors import ApiError
 from app.rows import build_row_model
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Contract
-from models.artifact import MANIFEST, PICKLE, SavedModel, ScorerModel, load_model
+from models.artifact import MANIFEST, PICKLE, SCORER, SavedModel, ScorerModel, load_scorer_model
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ Stamp = tuple[int, ...] | None  # what changes when a file is replaced; None whe
 class Served:
     """A model with what its contract generates. A request takes it once, so its answer comes from one version."""
 
-    model: SavedModel
+    model: SavedModel | ScorerModel
     row_model: type[BaseModel]
 
     @property
@@ -60,7 +60,7 @@ class ModelHost:
         self.poll_s = poll_s
         self.served: Served | None = None
         self.refused: str | None = "it has not been loaded yet"  # why the folder's model is not the one served
-        self._seen: tuple[Stamp, Stamp] = (None, None)
+        self._seen: tuple[Stamp, ...] = (None, None, None)
 
     def require(self) -> Served:
         """Return the current model.
@@ -82,9 +82,9 @@ class ModelHost:
                 await self.reload()
 
     def has_news(self) -> bool:
-        """Return whether the manifest was replaced; after a refusal, also whether the pickle was."""
-        manifest, pickle = stamp_folder(self.folder)
-        return manifest != self._seen[0] or (self.refused is not None and pickle != self._seen[1])
+        """Return whether the manifest was replaced; after a refusal, also whether another file of the model was."""
+        manifest, *others = stamp_folder(self.folder)
+        return manifest != self._seen[0] or (self.refused is not None and tuple(others) != self._seen[1:])
 
     async def reload(self) -> None:
         """Load the folder's model beside the current one and exchange them; a bad one is reported once."""
@@ -114,13 +114,13 @@ def load_served(folder: Path) -> Served:
     PipelineError : the model is not there, or a check fails
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # small requests: more threads only get in each other's way
-    model = load_model(folder)
+    model = load_scorer_model(folder)
     return Served(model, build_row_model(model.contract))
 
 
-def stamp_folder(folder: Path) -> tuple[Stamp, Stamp]:
-    """Return the stamps of manifest and pickle."""
-    return _stamp(folder / MANIFEST), _stamp(folder / PICKLE)
+def stamp_folder(folder: Path) -> tuple[Stamp, ...]:
+    """Return the stamps of manifest, pickle and scorer."""
+    return tuple(_stamp(folder / name) for name in (MANIFEST, PICKLE, SCORER))
 
 
 def _stamp(path: Path) -> Stamp:

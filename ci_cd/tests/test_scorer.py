@@ -2,12 +2,14 @@
 
 import io
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -558,6 +560,38 @@ def test_damaged_scorer_is_refused(tmp_path: Path, damage, reason: str) -> None:
     damage(tmp_path)
     with pytest.raises(PipelineError, match=reason):
         load_scorer_model(tmp_path)
+
+
+SERVER = """
+import sys
+import uvicorn
+from app.main import app
+app.add_api_route("/modules", lambda: sorted(sys.modules))
+uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+def test_server_of_a_compiled_model_opens_neither_scikit_learn_nor_the_pickle(tmp_path: Path) -> None:
+    write_compiled_model(tmp_path)
+    row = {"gaps": 1.5, "wide": -3, "count": 4, "yes": "yes", "few": "b", "many": "level 3", "when": "17.05.2020"}
+    expected = artifact.load_model(tmp_path).predict([row])
+    (tmp_path / PICKLE).write_bytes(b"nobody looks at it")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = clean_environment() | {"MODEL_DIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], cwd=REPOSITORY, env=environment)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=9)) as client:
+            answers = client.post("/predict/batch", json=[row, row]).json()["predictions"]
+            modules = {name.partition(".")[0] for name in client.get("/modules").json()}
+    finally:
+        process.kill()
+        process.wait()
+    assert [answer["prediction"] for answer in answers] == expected.values * 2
+    assert list(answers[0]["probabilities"].values()) == expected.probabilities.tolist()[0]
+    assert "numpy" in modules
+    assert not {"pandas", "sklearn", "scipy", "pyarrow", "joblib", "mlflow"} & modules
 
 
 def test_scorer_needs_numpy_alone(tmp_path: Path) -> None:

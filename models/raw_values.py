@@ -24,6 +24,7 @@ EPOCH = datetime(1970, 1, 1)
 NUMERIC = frozenset({float, int, bool, type(None)})
 
 Floats = NDArray[np.float64]
+Values = Sequence[object] | NDArray[np.generic]  # an array of numbers, booleans or dates is read as it is, and faster
 
 
 class Feature(Protocol):
@@ -40,7 +41,7 @@ class Feature(Protocol):
     def put(self, value: object, encoded: list[float]) -> None:
         """Put one value's numbers in their places; `encoded` holds what stands for missing values already."""
 
-    def put_all(self, values: Sequence[object], encoded: Floats) -> None:
+    def put_all(self, values: Values, encoded: Floats) -> None:
         """Put the numbers of (n_rows,) values in their rows of (n_columns, n_rows)."""
 
 
@@ -104,7 +105,7 @@ class NumberFeature:
         elif self.flag is not None:
             encoded[self.flag] = 1.0
 
-    def put_all(self, values: Sequence[object], encoded: Floats) -> None:
+    def put_all(self, values: Values, encoded: Floats) -> None:
         """Put many values; see `Feature`."""
         numbers = self._read_all(values)
         gaps = np.isnan(numbers)
@@ -112,8 +113,13 @@ class NumberFeature:
         if self.flag is not None:
             encoded[self.flag] = gaps
 
-    def _read_all(self, values: Sequence[object]) -> Floats:
-        if NUMERIC.issuperset(map(type, values)) and self.kind != "boolean":
+    def _read_all(self, values: Values) -> Floats:
+        if isinstance(values, np.ndarray):
+            is_typed = values.dtype.kind in ("b" if self.kind == "boolean" else "biuf")
+            values = values if is_typed else values.tolist()
+        else:
+            is_typed = self.kind != "boolean" and NUMERIC.issuperset(map(type, values))
+        if is_typed:
             try:
                 numbers = np.array(values, dtype=np.float64)
             except OverflowError as err:
@@ -224,9 +230,9 @@ class CategoryFeature:
         if len(numbers) > 1:
             encoded[self.column : self.column + len(numbers)] = numbers
 
-    def put_all(self, values: Sequence[object], encoded: Floats) -> None:
+    def put_all(self, values: Values, encoded: Floats) -> None:
         """Put many values; see `Feature`."""
-        places = [self._find(value) for value in values]
+        places = [self._find(value) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
         encoded[self.column : self.column + self.numbers.shape[1]] = self.numbers.T[:, places]
 
     def _find(self, value: object) -> int:
@@ -291,16 +297,21 @@ class DateFeature:
                 place += 2
         encoded[place] = float(count_microseconds(moment)) / float(DAY)
 
-    def put_all(self, values: Sequence[object], encoded: Floats) -> None:
+    def put_all(self, values: Values, encoded: Floats) -> None:
         """Put many values; see `Feature`."""
-        gaps = np.array([is_missing(value, self._missing) for value in values], dtype=bool)
-        moments = np.array(
-            [
-                self.fill if gap else count_microseconds(self.read(value))
-                for value, gap in zip(values, gaps.tolist(), strict=True)
-            ],
-            dtype=np.int64,
-        )
+        if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+            gaps = np.isnat(values)
+            moments = np.where(gaps, self.fill, values.astype("datetime64[us]").astype(np.int64))
+        else:
+            values = values.tolist() if isinstance(values, np.ndarray) else values
+            gaps = np.array([is_missing(value, self._missing) for value in values], dtype=bool)
+            moments = np.array(
+                [
+                    self.fill if gap else count_microseconds(self.read(value))
+                    for value, gap in zip(values, gaps.tolist(), strict=True)
+                ],
+                dtype=np.int64,
+            )
         numbers = split_dates(moments)
         place = self.column
         for part in self.parts:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.formulas import FORMULAS, Average, Formula, Line, OnLine, Pairs
 from models.packing import PackingError, read_packed
-from models.raw_values import CategoryFeature, DateFeature, NumberFeature
+from models.raw_values import CategoryFeature, DateFeature, NumberFeature, Values
 from models.tree_tables import Forest, TreeTables
 
 Floats = NDArray[np.float64]
@@ -60,7 +60,7 @@ class Scorer:
     def __init__(self, compiled: CompiledModel) -> None:
         self.compiled = compiled
         self._tables = None if compiled.forest is None else TreeTables(compiled.forest)
-        self._missing: list[float] = self._encode([{}])[:, 0].tolist()  # a row without any value, but for the flags
+        self._missing: list[float] = self._encode({}, 1)[:, 0].tolist()  # a row without any value, but for the flags
         for feature in compiled.features:
             if feature.flag is not None:
                 self._missing[feature.flag] = 0.0
@@ -86,7 +86,7 @@ class Scorer:
         ------
         ValueError : a value is not of its column's kind
         """
-        return self.score_row(rows[0]) if len(rows) == 1 else self._score(self._encode(rows))
+        return self.score_row(rows[0]) if len(rows) == 1 else self._score(self._encode_rows(rows))
 
     def score_row(self, row: Mapping[str, object]) -> Floats:
         """Return the answer for one row, as `score_rows` does."""
@@ -96,6 +96,17 @@ class Scorer:
         sums = _NO_SUMS if self._tables is None else self._tables.add_up_one(values)
         X = np.array(values)[:, np.newaxis] if self._needs_table else _NO_COLUMNS
         return self.compiled.formula.compute(X, sums)
+
+    def score_columns(self, columns: Mapping[str, Values], n_rows: int) -> Floats:
+        """Return the answers for raw columns, as `score_rows` does for rows.
+
+        Parameters
+        ----------
+        columns : (n_rows,) values by name; one that is not there is missing. Arrays of numbers, booleans or
+            datetime64 (in UTC, NaT for missing) are read as they are
+        n_rows : how many rows there are
+        """
+        return self._score(self._encode(columns, n_rows))
 
     def score_encoded(self, X: Floats) -> Floats:
         """Return the answers for rows that are encoded already, (n_rows, n_encoded) as in processed.parquet."""
@@ -110,7 +121,7 @@ class Scorer:
 
     def encode_rows(self, rows: Sequence[Mapping[str, object]]) -> Floats:
         """Return the encoded columns of raw rows, (n_rows, n_encoded)."""
-        return self._encode(rows).T
+        return self._encode_rows(rows).T
 
     def choose_places(self, probabilities: Floats) -> NDArray[np.intp]:
         """Return for each row of (n_rows, n_classes) the place of its answer among the classes."""
@@ -118,11 +129,16 @@ class Scorer:
             return np.asarray(probabilities.argmax(axis=1), dtype=np.intp)
         return (probabilities[:, 1] >= self.compiled.threshold).astype(np.intp)
 
-    def _encode(self, rows: Sequence[Mapping[str, object]]) -> Floats:
-        X = np.empty((self.compiled.n_encoded, len(rows)))
+    def _encode(self, columns: Mapping[str, Values], n_rows: int) -> Floats:
+        X = np.empty((self.compiled.n_encoded, n_rows))
         for feature in self.compiled.features:
-            feature.put_all([row.get(feature.name) for row in rows], X)
+            values = columns.get(feature.name)
+            feature.put_all([None] * n_rows if values is None else values, X)
         return X
+
+    def _encode_rows(self, rows: Sequence[Mapping[str, object]]) -> Floats:
+        columns = {f.name: [row.get(f.name) for row in rows] for f in self.compiled.features}
+        return self._encode(columns, len(rows))
 
     def _score(self, X: Floats) -> Floats:
         for pairs in self.compiled.pairs:

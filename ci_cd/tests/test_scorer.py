@@ -359,6 +359,30 @@ def encode_raw(rows: Sequence[Row]) -> np.ndarray:
     return fit_encoder("regression").transform(table).to_numpy()
 
 
+def test_typed_columns_are_read_as_the_encoder_reads_a_typed_table() -> None:
+    table = make_table(300, 6)
+    dates = pd.to_datetime(table["when"], format="%d.%m.%Y").astype("datetime64[us]")
+    typed = table.assign(
+        gaps=table["gaps"].astype(float), count=table["count"].astype(np.int32), yes=table["yes"] == "yes", when=dates
+    )
+    case = Case("regression", build_ensemble("regression"))
+    expected = case.pipeline.predict(typed)
+    columns = {name: typed[name].to_numpy() for name in typed}
+    assert_same_bits(case.scorer.score_columns(columns, len(typed)), expected)
+    assert_same_bits(case.scorer.score_rows(list_rows(table)), expected)
+    del columns["when"]
+    without = case.pipeline.predict(typed.assign(when=pd.NaT))
+    assert_same_bits(case.scorer.score_columns(columns, len(typed)), without)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("wide", [1.0, 1e31]), ("count", [1, 1.5]), ("wide", [np.inf]), ("yes", [1, 2])]
+)
+def test_typed_value_of_another_kind_is_refused(name: str, values: list[object]) -> None:
+    with pytest.raises(ValueError, match=f'column "{name}": expects'):
+        scorer_of_encoder().score_columns({name: np.array(values)}, len(values))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from sklearn import metrics as sk
 
 from models.ensemble import calibrate_probabilities
 
@@ -15,13 +14,6 @@ MAX_CLASSES = 30
 MIN_GAIN = 0.001  # relative: a smaller gain in log loss is not worth another step at every answer
 
 ThresholdMetric = Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]
-_METRICS = {
-    "accuracy": sk.accuracy_score,
-    "balanced_accuracy": sk.balanced_accuracy_score,
-    "f1": sk.f1_score,
-    "matthews_corrcoef": sk.matthews_corrcoef,
-}
-
 Calibration = tuple[float, tuple[float, ...]]
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -92,21 +84,50 @@ def tune_threshold(
     """
     if metric is None and costs is None:
         return None
-    candidates = np.unique(np.quantile(positive, np.linspace(0, 1, 201), method="inverted_cdf"))
-    between = np.concatenate([[max(candidates[0] - 1e-9, 0.0)], (candidates[1:] + candidates[:-1]) / 2])
-    scores = [_judge(y, positive >= threshold, metric, costs) for threshold in between]
-    return float(between[int(np.argmax(scores))])
+    bars, hits, finds = _count_answers(y, positive)
+    scores = _judge_counts(hits, finds, int(y.sum()), len(y), metric, costs)
+    return float(bars[int(np.argmax(scores))])
 
 
-def _judge(
-    y: Places, answers: NDArray[np.bool_], metric: ThresholdMetric | None, costs: Mapping[str, float] | None
-) -> float:
+def _count_answers(y: Places, positive: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return every threshold that makes a difference, from "never" down to "always", and what each comes to.
+
+    Returns
+    -------
+    bars : (n_bars,) thresholds, halfway between the probabilities beside them
+    hits : (n_bars,) rows rightly answered with the second class
+    finds : (n_bars,) rows answered with it
+    """
+    values, places = np.unique(-positive, return_inverse=True)
+    finds = np.cumsum(np.bincount(places, minlength=len(values)))
+    hits = np.cumsum(np.bincount(places, weights=y, minlength=len(values)))
+    above = -values
+    bars = np.concatenate([[np.nextafter(1.0, 2.0)], (above[:-1] + above[1:]) / 2, [0.0]])
+    return bars, np.concatenate([[0.0], hits]), np.concatenate([[0.0], finds])
+
+
+def _judge_counts(
+    hits: Floats,
+    finds: Floats,
+    n_positive: int,
+    n_rows: int,
+    metric: ThresholdMetric | None,
+    costs: Mapping[str, float] | None,
+) -> Floats:
+    """Return what is to be as high as can be, (n_bars,), as scikit-learn defines it; undefined counts as 0."""
+    false_positives, false_negatives = finds - hits, n_positive - hits
     if costs is not None:
-        false_positives = np.count_nonzero(answers & (y == 0))
-        false_negatives = np.count_nonzero(~answers & (y == 1))
-        return -(costs["false_positive"] * false_positives + costs["false_negative"] * false_negatives)
-    assert metric is not None
-    return float(_METRICS[metric](y, answers))
+        return np.asarray(-costs["false_positive"] * false_positives - costs["false_negative"] * false_negatives)
+    n_negative = n_rows - n_positive
+    true_negatives = n_negative - false_positives
+    if metric == "accuracy":
+        return np.asarray((hits + true_negatives) / n_rows)
+    if metric == "balanced_accuracy":
+        return np.asarray((hits / max(n_positive, 1) + true_negatives / max(n_negative, 1)) / 2)
+    if metric == "f1":
+        return np.asarray(2 * hits / np.maximum(finds + n_positive, 1))
+    spread: Floats = np.sqrt(finds * (n_rows - finds)) * np.sqrt(float(n_positive) * n_negative)
+    return np.asarray((hits * true_negatives - false_positives * false_negatives) / np.maximum(spread, 1))
 
 
 def list_folds(checks: Sequence[NDArray[np.int64]], n_rows: int) -> NDArray[np.int64]:

@@ -20,21 +20,12 @@ GREATER_IS_BETTER: Mapping[Metric, bool] = {"rmse": False, "roc_auc": True, "log
 MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a fold is too few rows to say when to stop
 MIN_CLASS_ROWS_EARLY_STOPPING = 20
 MAX_ITERATIONS = 1_500
+FEW_ROWS_ITERATIONS = 150  # where a fold is too few rows to say when to stop
 MIN_SKEW = 1.0  # of a positive target: above it, a logarithmic scale is worth a try
 
 Family = Literal["dummy", "linear", "boosting", "extra_trees", "own"]
 Base = Literal["mean", "line", "log"]
 Pairs = Literal["none", "differences", "all", "products"]
-BOOSTING: Mapping[str, object] = {  # what boosting does unless told otherwise
-    "max_leaf_nodes": 31,
-    "min_samples_leaf": 20,
-    "l2_regularization": 1.0,
-    "max_features": 0.5,
-    "learning_rate_factor": 1.0,
-    "max_bins": 255,
-    "base": "mean",
-    "pairs": "none",
-}
 
 
 @dataclass(frozen=True)
@@ -63,13 +54,15 @@ class Problem:
     columns : the encoded columns
     n_rows : train rows
     n_codes : the one-hot columns that the categories come to
+    most_codes : codes of the category that has most
     classes : the labels, none for a regression
     seed : for whatever draws at random
     watch : whether boosting watches the rows of its fold to stop early
     is_skewed : the target is positive and has a long tail
     strongest : the columns of numbers that matter most, for pairs; fewer than two make none
     monotone : columns whose effect must not change its sign, as HistGradientBoosting takes it
-    learning_rate, max_iterations : what time allows
+    learning_rate : of boosting, higher where time or trees are short
+    max_iterations : how often boosting may add trees, one for each class of many
     extra_trees : forests may be tried, which only the pickle can serve
     own : "package.module:ClassName" of an estimator to try as well
     """
@@ -78,6 +71,7 @@ class Problem:
     columns: tuple[str, ...]
     n_rows: int
     n_codes: int
+    most_codes: int
     classes: tuple[int | str, ...]
     seed: int
     watch: bool
@@ -88,6 +82,11 @@ class Problem:
     max_iterations: int = MAX_ITERATIONS
     extra_trees: bool = False
     own: str | None = None
+
+    @property
+    def trees_a_round(self) -> int:
+        """How many trees boosting adds at a time: one for each class, where there are more than two."""
+        return len(self.classes) if len(self.classes) > 2 else 1
 
     @property
     def is_classification(self) -> bool:
@@ -106,6 +105,7 @@ def describe_problem(task: Task, X: pd.DataFrame, y: pd.Series, seed: int, **mor
     more : further fields of `Problem`
     """
     classes = () if task == "regression" else tuple(sorted(y.unique()))
+    codes = X[list_codes(X.columns)]
     watch = len(y) >= MIN_ROWS_EARLY_STOPPING
     if classes:
         watch = watch and int(y.value_counts().min()) >= MIN_CLASS_ROWS_EARLY_STOPPING
@@ -113,7 +113,8 @@ def describe_problem(task: Task, X: pd.DataFrame, y: pd.Series, seed: int, **mor
         task=task,
         columns=tuple(X.columns),
         n_rows=len(X),
-        n_codes=int(X[list_codes(X.columns)].nunique().sum()),
+        n_codes=int(codes.nunique().sum()),
+        most_codes=int(codes.to_numpy().max()) + 1 if codes.size else 0,
         classes=classes,
         seed=seed,
         watch=watch,
@@ -127,56 +128,65 @@ def list_codes(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name.startswith("category__")]
 
 
+def complete_boosting(problem: Problem, **settings: object) -> dict[str, object]:
+    """Return settings of boosting, those not given as they do well on most tables."""
+    usual: dict[str, object] = {
+        "learning_rate": problem.learning_rate,
+        "max_leaf_nodes": 31,
+        "min_samples_leaf": 20 if problem.watch else 5,
+        "l2_regularization": 1.0,
+        "max_features": 0.5,
+        "max_bins": 255,
+        "base": "mean",
+        "pairs": "none",
+    }
+    return usual | settings
+
+
 def list_known_good(problem: Problem) -> list[Candidate]:
     """Return the candidates to try before any search, what is cheap or likely to win first."""
-    pairs = len(problem.strongest) > 1
-    simple = not problem.monotone  # neither a line nor a foreign estimator keeps to a sign
-    found = [Candidate("linear", "linear")] if simple else []
-    found.append(Candidate("boosting", "boosting"))
-    if simple and problem.own is not None:
+
+    def boost(name: str, **settings: object) -> Candidate:
+        return Candidate(name, "boosting", complete_boosting(problem, **settings))
+
+    has_pairs = len(problem.strongest) > 1
+    differences = "differences" if has_pairs else "none"
+    is_free = not problem.monotone  # neither a line nor a foreign estimator keeps to a sign
+    found = [Candidate("linear", "linear")] if is_free else []
+    found.append(boost("boosting"))
+    if problem.own is not None:
         found.append(Candidate(problem.own.rpartition(":")[2], "own", {"estimator": problem.own}))
     if problem.is_classification:
-        found.append(
-            Candidate(
-                "boosting, few leaves",
-                "boosting",
-                {"max_leaf_nodes": 12, "l2_regularization": 10.0, "max_features": 0.3},
-            )
-        )
-        if simple:
+        found.append(boost("boosting, few leaves", max_leaf_nodes=12, l2_regularization=10.0, max_features=0.3))
+        if is_free:
             found.append(Candidate("linear, free", "linear", {"C": 100.0}))
-    elif simple:
-        line = {"base": "line", "pairs": "differences" if pairs else "none"}
-        found.append(Candidate("boosting on a line", "boosting", line))
-    if pairs:
-        found.append(Candidate("boosting with pairs", "boosting", {"pairs": "all"}))
+    elif is_free:
+        found.append(boost("boosting on a line", base="line", pairs=differences))
+    if has_pairs:
+        found.append(boost("boosting with pairs", pairs="all"))
         if problem.is_classification:
-            few = {"pairs": "differences", "max_leaf_nodes": 12}
-            found.append(Candidate("boosting with differences", "boosting", few))
+            found.append(boost("boosting with differences", pairs="differences", max_leaf_nodes=12))
     if problem.is_skewed:
-        found.append(
-            Candidate(
-                "boosting on a log scale", "boosting", {"base": "log", "pairs": "differences" if pairs else "none"}
-            )
-        )
-    if simple and pairs:
+        found.append(boost("boosting on a log scale", base="log", pairs=differences))
+    if is_free and has_pairs:
         found.append(Candidate("linear with products", "linear", {"pairs": "products"}))
-    if simple and problem.extra_trees:
+    if problem.extra_trees:
         found.append(Candidate("extra trees", "extra_trees"))
     return found
 
 
 def define_space(problem: Problem) -> "dict[str, optuna.distributions.BaseDistribution]":
-    """Return the settings of boosting among which to search, all of those in `BOOSTING`."""
+    """Return the settings of boosting among which to search, all of those in `complete_boosting`."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+    rate = problem.learning_rate
     return {
+        "learning_rate": FloatDistribution(rate / 2, rate * 2, log=True),
         "max_leaf_nodes": IntDistribution(6, 63, log=True),
         "min_samples_leaf": IntDistribution(2, 60, log=True),
         "l2_regularization": FloatDistribution(0.01, 100.0, log=True),
         "max_features": FloatDistribution(0.15, 1.0),
-        "learning_rate_factor": FloatDistribution(0.5, 2.0, log=True),
-        "max_bins": CategoricalDistribution([127, 255]),
+        "max_bins": CategoricalDistribution([127, 255] if problem.most_codes <= 127 else [255]),
         "base": CategoricalDistribution(list_bases(problem)),
         "pairs": CategoricalDistribution(["none", "differences", "all"] if len(problem.strongest) > 1 else ["none"]),
     }

@@ -21,10 +21,11 @@ from sklearn.ensemble import (
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils import get_tags
 
 from data_ingestion.handoff import PipelineError
 from models.boosting import BoostedRegressor
-from models.candidates import BOOSTING, Candidate, Pairs, Problem, list_codes
+from models.candidates import FEW_ROWS_ITERATIONS, Candidate, Pairs, Problem, complete_boosting, list_codes
 from models.linear import RowwiseLogisticRegression, RowwiseRidgeCV
 from models.pairs import PairFeatures
 
@@ -85,21 +86,19 @@ def count_linear_rows(problem: Problem) -> int:
 
 
 def _build_boosting(settings: Mapping[str, object], problem: Problem, iterations: int | None) -> BaseEstimator:
-    a_round = len(problem.classes) if len(problem.classes) > 2 else 1  # trees: one for each of many classes
-    most = max(problem.max_iterations // a_round, 1)
-    settings = {**BOOSTING, **({} if problem.watch else {"min_samples_leaf": 5}), **settings}
-    chosen = {name: settings[name] for name in BOOSTING if name not in ("learning_rate_factor", "base", "pairs")} | {
-        "learning_rate": problem.learning_rate * settings["learning_rate_factor"],  # type: ignore[operator]
+    settings = complete_boosting(problem, **settings)
+    chosen = {name: value for name, value in settings.items() if name not in ("base", "pairs")} | {
         "categorical_features": list_codes(problem.columns) or None,
         "monotonic_cst": dict(problem.monotone) or None,
         "random_state": problem.seed,
     }
+    most = problem.max_iterations
     if iterations is not None:
         chosen |= {"max_iter": max(min(iterations, most), 1), "early_stopping": False}
     elif problem.watch:
         chosen |= {"max_iter": most, "early_stopping": True, "n_iter_no_change": 20}
     else:
-        chosen |= {"max_iter": min(150, most), "early_stopping": False}
+        chosen |= {"max_iter": min(FEW_ROWS_ITERATIONS, most), "early_stopping": False}
     if problem.is_classification:
         return HistGradientBoostingClassifier(**chosen)
     boosting = HistGradientBoostingRegressor(**chosen)
@@ -129,4 +128,11 @@ def build_own(path: str, problem: Problem) -> BaseEstimator:
         raise PipelineError(f'--estimator "{path}" must be a class with fit and {needed}, for {problem.task}.')
     known = inspect.signature(kind).parameters
     wanted = {"random_state": problem.seed, "n_jobs": 1}
-    return kind(**{key: value for key, value in wanted.items() if key in known})
+    estimator = kind(**{key: value for key, value in wanted.items() if key in known})
+    try:
+        get_tags(estimator)
+    except (AttributeError, TypeError) as err:
+        raise PipelineError(
+            f'--estimator "{path}" must be a scikit-learn estimator: derive it from BaseEstimator.'
+        ) from err
+    return estimator

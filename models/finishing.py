@@ -1,6 +1,5 @@
 """From the chosen candidates to the estimator that is saved."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,9 +70,7 @@ def _answers(trial: Trial) -> NDArray[np.float64]:
     return trial.answers
 
 
-def fit_members(
-    choice: Choice, problem: Problem, table: FoldTable, plan: Plan, workers: Workers
-) -> tuple[list[BaseEstimator], bool]:
+def fit_members(choice: Choice, problem: Problem, plan: Plan, workers: Workers) -> tuple[list[BaseEstimator], bool]:
     """Return the members fitted on all train rows, and True; or as the search left them, and False.
 
     They stay as they are only where the search held a few rows back once, and there is no time to fit again.
@@ -83,20 +80,10 @@ def fit_members(
     kept = [trial.path for trial in trials if trial.path is not None]
     if len(kept) == len(trials) and plan.time_left < needed:
         return [joblib.load(path) for path in kept], False
-    rounds = [_scale_iterations(trial, problem, table) for trial in trials]
     if len(trials) == 1:
-        return [workers.fit_whole_here(trials[0].candidate, problem, rounds[0])], True
-    pairs = zip(trials, rounds, strict=True)
-    futures = [workers.fit_whole(trial.candidate, problem, iterations) for trial, iterations in pairs]
+        return [workers.fit_whole_here(trials[0].candidate, problem, trials[0].iterations)], True
+    futures = [workers.fit_whole(trial.candidate, problem, trial.iterations) for trial in trials]
     return [future.result() for future in futures], True
-
-
-def _scale_iterations(trial: Trial, problem: Problem, table: FoldTable) -> int | None:
-    """Return how often boosting adds trees to learn from all rows: more rows bear more of them, by the square root."""
-    if trial.candidate.family != "boosting" or not problem.watch:
-        return None
-    n_fit = float(np.mean([len(fit) for fit, _ in table.folds]))
-    return round(trial.iterations * math.sqrt(len(table.y) / n_fit))
 
 
 def assemble_model(

@@ -69,9 +69,9 @@ def list_choices(trials: Sequence[Trial], table: FoldTable, problem: Problem, li
     sizes = np.cumsum([len(check) for _, check in table.folds])[:-1]
     true = [np.asarray(table.y[check]) for _, check in table.folds]
 
-    def score_folds(answers: NDArray[np.float64]) -> float:
+    def score_folds(answers: NDArray[np.float64]) -> NDArray[np.float64]:
         parts = zip(true, np.split(answers, sizes), strict=True)
-        return float(np.nanmean([score(table.metric, y, part, problem.classes) for y, part in parts]))
+        return np.array([score(table.metric, y, part, problem.classes) for y, part in parts])
 
     ensemble = choose_ensemble(ranked, single, score_folds, table.metric, limits)
     return [single] if ensemble is single else [ensemble, single]
@@ -86,7 +86,7 @@ def describe_outcome(outcome: Outcome, table: FoldTable) -> dict[str, object]:
         "metric": table.metric,
         "folds": outcome.n_folds,
         "trials": len(ranked) - 1,
-        "interrupted": outcome.done.is_interrupted,
+        "ended_by": outcome.done.ended_by,
         "refitted": outcome.is_refitted,
         "seconds": round(outcome.seconds, 2),
         "chosen": outcome.choice.name,
@@ -103,9 +103,10 @@ def describe_outcome(outcome: Outcome, table: FoldTable) -> dict[str, object]:
     }
 
 
-def fingerprint_choice(choice: Choice) -> list[object]:
+def fingerprint_outcome(outcome: Outcome) -> list[object]:
     """Return what tells one outcome of a search from another: the same for the same model."""
-    return [[t.candidate.name, dict(t.candidate.settings), t.iterations, weight] for t, weight in choice.members]
+    members = [[t.candidate.name, dict(t.candidate.settings), t.iterations, w] for t, w in outcome.choice.members]
+    return [members, outcome.is_refitted]
 
 
 def iterate_lines(outcome: Outcome, train: Mapping[str, object]) -> Iterator[str]:
@@ -121,8 +122,8 @@ def iterate_lines(outcome: Outcome, train: Mapping[str, object]) -> Iterator[str
         f"{train['rows']:,} train rows, {folds}, {train['trials']} candidates in {outcome.seconds:.0f} s, "
         f"compared by {train['metric']}"
     )
-    if outcome.done.is_interrupted:
-        yield "  stopped by Ctrl-C: the best so far is kept"
+    if outcome.done.ended_by:
+        yield f"  {outcome.done.ended_by}: the best so far is kept"
     board: list[dict[str, object]] = train["leaderboard"]  # type: ignore[assignment]
     width = max(len(str(row["name"])) for row in board)
     shown = [row for place, row in enumerate(board) if place < SHOWN or row["weight"] or row["name"] == "dummy"]

@@ -8,8 +8,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 import optuna
@@ -19,7 +20,7 @@ from sklearn.inspection import permutation_importance
 from threadpoolctl import threadpool_limits
 
 from data_ingestion.handoff import PipelineError
-from models.candidates import BOOSTING, Candidate, Problem, define_space, list_codes, list_known_good
+from models.candidates import FEW_ROWS_ITERATIONS, Candidate, Problem, define_space, list_codes, list_known_good
 from models.fold_work import FoldResult, FoldTable
 from models.selection import Trial, rank_trials, to_error
 from models.workers import Workers
@@ -33,7 +34,8 @@ PROBE_ROWS, PROBE_ITERATIONS = 20_000, 60
 JUDGED_VALUES = 120_000  # of the rows that are shuffled to find the strongest columns, all columns together
 MIN_DISTINCT = 10  # values of a column that is worth pairing
 N_STRONGEST = 6
-USUAL_ITERATIONS = 1_000  # that boosting takes at the usual learning rate
+USUAL_RATE = 0.05  # of learning, where time and trees allow it
+USUAL_ITERATIONS = 500  # that boosting takes at this rate
 FIT_SHARE = 0.2  # of the budget, that the folds of one candidate may take
 CACHE_FACTOR = 1.5  # a row of many costs so much more time than one of the probe's
 MAX_LEARNING_RATE = 0.3
@@ -70,11 +72,16 @@ class Search:
     Parameters
     ----------
     trials : finished, in order
-    is_interrupted : Ctrl-C ended it
+    ended_by : what ended it before its time; None when nothing did
     """
 
     trials: list[Trial] = field(default_factory=list)
-    is_interrupted: bool = False
+    ended_by: str | None = None
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is something to keep."""
+        return any(trial.answers is not None and trial.candidate.family != "dummy" for trial in self.trials)
 
 
 def plan_trials(n_rows: int, trials: int | None) -> int:
@@ -106,20 +113,24 @@ def prepare_search(problem: Problem, table: FoldTable, plan: Plan, n_workers: in
         probe.fit(X, y)
         seconds = (time.monotonic() - started) / (PROBE_ITERATIONS * len(y))  # a row and iteration
         strongest = find_strongest(probe, X, y, problem)
-    problem = replace(problem, strongest=strongest, max_iterations=min(problem.max_iterations, plan.max_trees))
+    problem = allow_rounds(replace(problem, strongest=strongest), plan.max_trees // problem.trees_a_round)
     if plan.deadline is None:
         return problem, plan
     n_fit = [len(fit) for fit, _ in table.folds]
     iteration_s = seconds * float(np.mean(n_fit)) * (CACHE_FACTOR if max(n_fit) > 2 * PROBE_ROWS else 1)
-    rounds = len(n_fit) / min(n_workers, len(n_fit))
-    affordable = FIT_SHARE * plan.time_left / (iteration_s * rounds)
-    rate = float(
-        np.clip(problem.learning_rate * USUAL_ITERATIONS / max(affordable, 1), problem.learning_rate, MAX_LEARNING_RATE)
-    )
-    usual = USUAL_ITERATIONS * problem.learning_rate / rate
-    if rate > problem.learning_rate:
-        problem = replace(problem, max_iterations=min(problem.max_iterations, int(2 * usual)))
-    return replace(problem, learning_rate=rate), replace(plan, fit_s=iteration_s * usual / 2)
+    a_candidate = iteration_s * len(n_fit) / min(n_workers, len(n_fit))
+    problem = allow_rounds(problem, int(2 * FIT_SHARE * plan.time_left / a_candidate))
+    usual = min(USUAL_ITERATIONS * USUAL_RATE / problem.learning_rate, problem.max_iterations)
+    return problem, replace(plan, fit_s=iteration_s * usual)
+
+
+def allow_rounds(problem: Problem, most: int) -> Problem:
+    """Return the problem with so many rounds of boosting at most, and a learning rate that makes do with them."""
+    usual = USUAL_ITERATIONS if problem.watch else FEW_ROWS_ITERATIONS
+    most = max(min(most, problem.max_iterations), 1)
+    needed = USUAL_RATE * usual / most
+    rate = min(max(problem.learning_rate, needed), max(problem.learning_rate, MAX_LEARNING_RATE))
+    return replace(problem, max_iterations=most, learning_rate=rate)
 
 
 def find_strongest(probe: object, X: pd.DataFrame, y: np.ndarray, problem: Problem) -> tuple[str, ...]:
@@ -165,130 +176,147 @@ def search(
 
     Raises
     ------
-    KeyboardInterrupt : there is nothing to keep yet
+    KeyboardInterrupt, BrokenExecutor : Ctrl-C or the end of a worker, and there is nothing to keep yet
     """
     done = Search()
     try:
-        for trial in _run_trials(problem, table, plan, workers, done):
+        for trial in _Race(problem, table, plan, workers, done).run():
             done.trials.append(trial)
             report(done)
     except KeyboardInterrupt:
-        if not any(trial.answers is not None and trial.candidate.family != "dummy" for trial in done.trials):
+        done.ended_by = "stopped by Ctrl-C"
+        if not done.has_model:
             raise
-        done.is_interrupted = True
+    except BrokenExecutor:
+        done.ended_by = "a worker process was ended by the system, likely for want of memory"
+        if not done.has_model:
+            raise
+    if done.ended_by is not None:
         workers.drop_work()
     return done
 
 
 @dataclass
 class _Running:
-    """A trial that has been begun: its folds, as far as they were begun."""
+    """A trial that has been begun: its folds, as far as they were begun, and where its estimator is kept."""
 
     candidate: Candidate
     folds: "list[Future[FoldResult]]"
     path: str | None
 
 
-def _run_trials(problem: Problem, table: FoldTable, plan: Plan, workers: Workers, done: Search) -> Iterator[Trial]:
-    """Yield the finished trials in their order, at most `AHEAD` further ones being under way."""
-    proposals = _propose_candidates(problem, done, table)
-    running: deque[_Running] = deque()
-    number = 0
-    while True:
-        candidate = next(proposals) if _is_time_for_more(number, plan, done, running, workers, table) else None
-        if candidate is not None:
-            path = workers.name_file(number) if len(table.folds) == 1 else None
-            running.append(_Running(candidate, [workers.fit_fold(candidate, problem, 0, path)], path))
-            number += 1
-        if not running:
+@dataclass(frozen=True)
+class _Race:
+    """Runs trials side by side; see `search`."""
+
+    problem: Problem
+    table: FoldTable
+    plan: Plan
+    workers: Workers
+    done: Search
+
+    def run(self) -> Iterator[Trial]:
+        """Yield the finished trials in their order, at most `AHEAD` further ones being under way."""
+        proposals = self._propose_candidates()
+        running: deque[_Running] = deque()
+        begun = 0
+        while True:
+            candidate = next(proposals) if self._is_time_for_more(begun, len(running)) else None
+            if candidate is not None:
+                path = self.workers.name_file(begun) if len(self.table.folds) == 1 else None
+                running.append(_Running(candidate, [self._fit(candidate, 0, path)], path))
+                begun += 1
+            if not running:
+                return
+            for trial in list(running)[: -1 if candidate is not None else None]:
+                self._judge_first(trial)
+            if candidate is None or len(running) > AHEAD:
+                finished = self._finish(running.popleft())
+                if finished is not None:
+                    yield finished
+
+    def _fit(self, candidate: Candidate, fold: int, path: str | None = None) -> "Future[FoldResult]":
+        return self.workers.fit_fold(candidate, self.problem, fold, path)
+
+    def _is_time_for_more(self, begun: int, running: int) -> bool:
+        """Return whether another trial is allowed, and will be done in time to fit the members once more."""
+        if begun > self.plan.max_trials:  # the dummy is the first
+            return False
+        if self.plan.deadline is None or begun <= 2:  # a line and boosting at least
+            return True
+        tried = [trial for trial in self.done.trials if trial.candidate.family == "boosting"]
+        slowest = max((trial.fit_s for trial in tried[-AHEAD - 3 :]), default=self.plan.fit_s)
+        n_folds, n_workers = len(self.table.folds), self.workers.n_workers
+        a_trial = slowest * n_folds / min(n_workers, n_folds * (1 + AHEAD))
+        refit = sum(trial.fit_s for trial in tried[-4:]) / n_workers if n_folds > 1 else 0.0
+        return self.plan.time_left > a_trial * (running + 1) + refit + FINISHING_S
+
+    def _propose_candidates(self) -> Iterator[Candidate]:
+        """Yield the dummy, what is known to be good, and then whatever Optuna makes of the finished trials."""
+        yield Candidate("dummy", "dummy")
+        yield from list_known_good(self.problem)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=self.problem.seed, n_startup_trials=4)
+        study, space, told = optuna.create_study(sampler=sampler), define_space(self.problem), 0
+        for number in count(1):
+            for trial in self.done.trials[told:]:
+                if trial.candidate.family == "boosting":
+                    error, settings = to_error(self.table.metric, trial.mean), dict(trial.candidate.settings)
+                    study.add_trial(optuna.create_trial(value=error, params=settings, distributions=space))
+            told = len(self.done.trials)
+            yield Candidate(f"boosting {number}", "boosting", study.ask(fixed_distributions=space).params)
+
+    def _judge_first(self, trial: _Running) -> None:
+        """Wait for a trial's first fold, and begin the others unless it is out of the running."""
+        if len(trial.folds) > 1 or len(self.table.folds) == 1:
             return
-        best = _find_best_first(done, table)
-        for trial in list(running)[: -1 if candidate is not None else None]:
-            _judge_first(trial, problem, table, workers, best)
-        if candidate is None or len(running) > AHEAD:
-            finished = _finish(running.popleft(), table)
-            if finished is not None:
-                yield finished
+        if trial.folds[0].exception() is not None:  # raised or told by `_finish`
+            return
+        error = to_error(self.table.metric, trial.folds[0].result().score)
+        is_race = len(self.table.folds[0][1]) >= MIN_ROWS_RACE and trial.candidate.family != "dummy"
+        if is_race and error > self._find_best_first() * OUT_OF_THE_RUNNING:
+            return
+        trial.folds += [self._fit(trial.candidate, fold) for fold in range(1, len(self.table.folds))]
 
+    def _find_best_first(self) -> float:
+        """Return the least error on the first fold among the finished trials."""
+        errors = [to_error(self.table.metric, float(trial.scores[0])) for trial in self.done.trials]
+        return min((error for error in errors if not np.isnan(error)), default=float("inf"))
 
-def _is_time_for_more(
-    number: int, plan: Plan, done: Search, running: "deque[_Running]", workers: Workers, table: FoldTable
-) -> bool:
-    """Return whether another trial is allowed, and will be done in time to fit the members once more."""
-    if number > plan.max_trials:  # the dummy is number 0
-        return False
-    if plan.deadline is None or number <= 2:  # a line and boosting at least
-        return True
-    tried = [trial for trial in done.trials if trial.candidate.family == "boosting"]
-    slowest = max((trial.fit_s for trial in tried[-AHEAD - 3 :]), default=plan.fit_s)
-    a_trial = slowest * len(table.folds) / min(workers.n_workers, len(table.folds) * (1 + AHEAD))
-    refit = sum(trial.fit_s for trial in tried[-4:]) / workers.n_workers if len(table.folds) > 1 else 0.0
-    return plan.time_left > a_trial * (len(running) + 1) + refit + FINISHING_S
+    def _finish(self, running: _Running) -> Trial | None:
+        """Wait for a trial's folds and return it, or None where the user's own estimator fails."""
+        try:
+            results = [future.result() for future in running.folds]
+        except Exception as err:
+            if running.candidate.family != "own" or isinstance(err, PipelineError | BrokenExecutor):
+                raise
+            reason = " ".join(str(err).split())[:200]
+            print(f"left out {running.candidate.name}: {type(err).__name__}: {reason}", file=sys.stderr)
+            return None
 
+        def mean(name: str) -> float:
+            return float(np.mean([getattr(result, name) for result in results]))
 
-def _propose_candidates(problem: Problem, done: Search, table: FoldTable) -> Iterator[Candidate]:
-    """Yield the dummy, what is known to be good, and then whatever Optuna makes of the finished trials."""
-    yield Candidate("dummy", "dummy")
-    yield from list_known_good(problem)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=problem.seed, n_startup_trials=4)
-    study, space, told = optuna.create_study(sampler=sampler), define_space(problem), 0
-    for number in range(1, sys.maxsize):
-        for trial in done.trials[told:]:
-            if trial.candidate.family == "boosting":
-                settings = {name: {**BOOSTING, **trial.candidate.settings}[name] for name in space}
-                error = to_error(table.metric, trial.mean)
-                study.add_trial(optuna.create_trial(value=error, params=settings, distributions=space))
-        told = len(done.trials)
-        yield Candidate(f"boosting {number}", "boosting", study.ask(fixed_distributions=space).params)
+        is_whole = len(results) == len(self.table.folds)
+        growth = self._find_growth() if running.candidate.family == "boosting" and self.problem.watch else 1.0
+        iterations = min(round(mean("iterations") * growth), self.problem.max_iterations)
+        is_boosting = running.candidate.family == "boosting"
+        return Trial(
+            candidate=running.candidate,
+            scores=np.array([result.score for result in results]),
+            answers=np.concatenate([result.answers for result in results]) if is_whole else None,
+            fit_s=mean("fit_s"),
+            predict_us=mean("predict_us") * growth,
+            iterations=iterations,
+            n_trees=iterations * self.problem.trees_a_round if is_boosting else round(mean("n_trees")),
+            size_bytes=round(mean("size_bytes") * growth),
+            path=running.path,
+        )
 
-
-def _find_best_first(done: Search, table: FoldTable) -> float:
-    """Return the least error on the first fold among the finished trials."""
-    errors = [to_error(table.metric, float(trial.scores[0])) for trial in done.trials]
-    return min((error for error in errors if not np.isnan(error)), default=float("inf"))
-
-
-def _judge_first(trial: _Running, problem: Problem, table: FoldTable, workers: Workers, best: float) -> None:
-    """Wait for a trial's first fold, and begin the others unless it is out of the running."""
-    if len(trial.folds) > 1 or len(table.folds) == 1:
-        return
-    if trial.folds[0].exception() is not None:  # raised or told by `_finish`
-        return
-    error = to_error(table.metric, trial.folds[0].result().score)
-    is_race = len(table.folds[0][1]) >= MIN_ROWS_RACE and trial.candidate.family != "dummy"
-    if is_race and error > best * OUT_OF_THE_RUNNING:
-        return
-    for fold in range(1, len(table.folds)):
-        trial.folds.append(workers.fit_fold(trial.candidate, problem, fold, None))
-
-
-def _finish(running: _Running, table: FoldTable) -> Trial | None:
-    """Wait for a trial's folds and return it, or None where the user's own estimator fails."""
-    try:
-        results = [future.result() for future in running.folds]
-    except Exception as err:
-        if running.candidate.family != "own" or isinstance(err, PipelineError):
-            raise
-        reason = " ".join(str(err).split())[:200]
-        print(f"left out {running.candidate.name}: {type(err).__name__}: {reason}", file=sys.stderr)
-        return None
-    is_whole = len(results) == len(table.folds)
-
-    def mean(name: str) -> float:
-        return float(np.mean([getattr(result, name) for result in results]))
-
-    return Trial(
-        candidate=running.candidate,
-        scores=np.array([result.score for result in results]),
-        answers=np.concatenate([result.answers for result in results]) if is_whole else None,
-        fit_s=mean("fit_s"),
-        predict_us=mean("predict_us"),
-        iterations=round(mean("iterations")),
-        n_trees=round(mean("n_trees")),
-        size_bytes=round(mean("size_bytes")),
-        path=running.path,
-    )
+    def _find_growth(self) -> float:
+        """Return how many times the trees all rows bear, that were not all fitted on: the square root of the rows."""
+        n_fit = float(np.mean([len(fit) for fit, _ in self.table.folds]))
+        return float(np.sqrt(len(self.table.y) / n_fit))
 
 
 def describe_best(done: Search, table: FoldTable) -> tuple[int, str, float]:

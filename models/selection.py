@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from models.candidates import GREATER_IS_BETTER, Candidate, Metric, iterate_settings
+from models.ensemble import average
 
 ROUNDS = 25  # of the greedy selection: weights are multiples of 1/25
 MAX_MEMBERS = 12  # of the best candidates, those that the selection looks at
@@ -31,9 +32,9 @@ class Trial:
         not fitted on all folds
     fit_s : seconds to fit one fold
     predict_us : microseconds to answer a row among many
-    iterations : how often boosting added trees, the mean of the folds; 0 for others
-    n_trees : how many trees there are, the mean of the folds
-    size_bytes : of the pickle, the mean of the folds
+    iterations : how often boosting adds trees when it is fitted on all rows; 0 for others
+    n_trees : how many trees there will be when it is fitted on all rows
+    size_bytes : of the pickle then
     path : where the estimator is kept, when there is one fold only
     """
 
@@ -124,7 +125,9 @@ def rank_trials(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
 
 
 def choose_single(ranked: Sequence[Trial], metric: Metric, limits: Limits) -> Choice | None:
-    """Return the best candidate that keeps to the limits; of those as good within a thousandth, the fastest.
+    """Return the best candidate that keeps to the limits, None when only the dummy does.
+
+    Of those as good within a thousandth, the fastest.
 
     Speed goes by the number of trees, which is the same on every machine.
 
@@ -133,7 +136,7 @@ def choose_single(ranked: Sequence[Trial], metric: Metric, limits: Limits) -> Ch
     ranked : best first
     """
     allowed = [trial for trial in ranked if trial.answers is not None and limits.allow([trial])]
-    if not allowed:
+    if all(trial.candidate.family == "dummy" for trial in allowed):
         return None
     best = to_error(metric, allowed[0].mean)
     ties = [trial for trial in allowed if to_error(metric, trial.mean) <= best * (1 + MIN_GAIN)]
@@ -142,7 +145,7 @@ def choose_single(ranked: Sequence[Trial], metric: Metric, limits: Limits) -> Ch
 
 
 def choose_ensemble(
-    ranked: Sequence[Trial], single: Choice, score: Callable[[Floats], float], metric: Metric, limits: Limits
+    ranked: Sequence[Trial], single: Choice, score: Callable[[Floats], Floats], metric: Metric, limits: Limits
 ) -> Choice:
     """Return several candidates with weights where they do better together, else the single one.
 
@@ -153,30 +156,52 @@ def choose_ensemble(
     ----------
     ranked : best first
     single : the best one alone
-    score : of the metric, for answers as `Trial.answers`
+    score : (n_folds,) of the metric, for answers as `Trial.answers`
     metric : says whether more is better
     limits : what all together may cost
+
+    Returns
+    -------
+    Several only where the mean gain over the folds is larger than its standard error: weights are chosen on the rows
+    that show the gain, and with enough candidates chance alone shows one.
     """
-    pool = [trial for trial in ranked if trial.answers is not None and trial.candidate.family != "dummy"][:MAX_MEMBERS]
+    first = single.members[0][0]
+    if first.candidate.family == "dummy":
+        return single
+    others = [t for t in ranked if t is not first and t.candidate.family != "dummy" and limits.allow([t])]
+    pool = [t for t in [first, *others] if t.answers is not None][:MAX_MEMBERS]
     answers = {id(trial): trial.answers for trial in pool if trial.answers is not None}
-    chosen = [single.members[0][0]]
-    total = answers[id(chosen[0])]
-    best: tuple[float, list[Trial]] = (to_error(metric, score(total)), chosen)
+    chosen = [first]
+    total = answers[id(first)]
+    best: tuple[float, list[Trial]] = (_mean_error(metric, score(total)), chosen)
     for size in range(2, ROUNDS + 1):
         options = [trial for trial in pool if limits.allow(_distinct([*chosen, trial]))]
-        errors = [to_error(metric, score((total + answers[id(trial)]) / size)) for trial in options]
-        place = int(np.argmin(errors))  # there is one option at least: what is chosen already
+        errors = [_mean_error(metric, score((total + answers[id(trial)]) / size)) for trial in options]
+        place = int(np.argmin(errors))  # there is one option at least: the first
         chosen = [*chosen, options[place]]
         total = total + answers[id(options[place])]
         if errors[place] < best[0]:
             best = errors[place], chosen
         elif size - len(best[1]) >= PATIENCE:
             break
-    error, members = best
-    if error >= to_error(metric, single.score) * (1 - MIN_GAIN) or len(_distinct(members)) < 2:
-        return single
+    members = best[1]
     weights = [(trial, sum(m is trial for m in members) / len(members)) for trial in _distinct(members)]
-    return Choice("ensemble", tuple(weights), 1 - error if GREATER_IS_BETTER[metric] else error)
+    together = score(average([weight for _, weight in weights], [answers[id(trial)] for trial, _ in weights]))
+    if len(weights) < 2 or not _is_gain(score(answers[id(first)]), together, metric):
+        return single
+    return Choice("ensemble", tuple(weights), float(np.nanmean(together)))
+
+
+def _mean_error(metric: Metric, scores: Floats) -> float:
+    return to_error(metric, float(np.nanmean(scores)))
+
+
+def _is_gain(alone: Floats, together: Floats, metric: Metric) -> bool:
+    """Return whether several score better over the folds than one, by more than chance and a little."""
+    gains = (together - alone) * (1 if GREATER_IS_BETTER[metric] else -1)
+    gains = gains[~np.isnan(gains)]
+    chance = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
+    return float(gains.mean()) > max(chance, MIN_GAIN * _mean_error(metric, alone))
 
 
 def _distinct(trials: Sequence[Trial]) -> list[Trial]:
@@ -184,7 +209,7 @@ def _distinct(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def iterate_leaderboard(ranked: Sequence[Trial], choice: Choice, n_folds: int) -> Iterator[dict[str, object]]:
-    """Return the ranking as plain values for metrics.json."""
+    """Yield the ranking as plain values for metrics.json."""
     weights = {id(trial): weight for trial, weight in choice.members}
     for trial in ranked:
         folds = [None if np.isnan(score) else float(score) for score in trial.scores]

@@ -9,6 +9,7 @@ models/saved_model.json, and starts models/metrics.json anew. Ctrl-C ends the se
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -19,6 +20,7 @@ from pydantic import Field, model_validator
 from data_ingestion import handoff as files
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
 from data_ingestion.params import StageParams, parse_params
+from data_ingestion.schema import Task
 from models import artifact
 
 if TYPE_CHECKING:
@@ -70,6 +72,21 @@ class TrainParams(StageParams):
         return {"false_positive": self.cost_false_positive, "false_negative": self.cost_false_negative}
 
 
+def check_wishes(task: Task, is_monotone: bool, params: TrainParams) -> None:
+    """Raise when parameters ask for what this task, or this contract, has no use for."""
+    is_tuned = params.threshold_metric is not None or params.costs is not None
+    if is_tuned and task != "binary":
+        raise PipelineError(
+            f"threshold_metric and costs are for two classes, and this is a {task}. Leave them out, in params.yaml too."
+        )
+    if params.threshold_metric is not None and params.costs is not None:
+        raise PipelineError("threshold_metric and costs each set the threshold. Give one of them.")
+    if is_monotone and (params.estimator is not None or params.extra_trees):
+        raise PipelineError(
+            "data/schema.yaml asks for monotone columns, to which estimator and extra_trees cannot keep. Take one out."
+        )
+
+
 def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, started: float) -> "Outcome":
     """Search, choose, and fit what is chosen on all train rows.
 
@@ -88,10 +105,12 @@ def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, st
     from models.training_data import list_monotone
     from models.workers import Workers, count_workers
 
+    monotone = list_monotone(data)
+    check_wishes(data.contract.task, bool(monotone), params)
     deadline = None if params.trials is not None else started + params.budget
     plan = Plan(plan_trials(len(data.X), params.trials), deadline, params.max_trees)
     limits = Limits(params.max_trees, params.max_latency_us, params.max_size_mb)
-    wanted = {"monotone": list_monotone(data), "extra_trees": params.extra_trees, "own": params.estimator}
+    wanted = {"monotone": monotone, "extra_trees": params.extra_trees, "own": params.estimator}
     problem = describe_problem(data.contract.task, data.X, data.y, params.seed, **wanted)
     with Workers(table, count_workers(table)) as workers:
         problem, plan = prepare_search(problem, table, plan, workers.n_workers)
@@ -100,7 +119,7 @@ def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, st
         choices = list_choices(done.trials, table, problem, limits)
         choice = choices[0] if params.final == "ensemble" else choices[-1]
         answering = learn_answering(choice, table, problem, params.coverage, params.threshold_metric, params.costs)
-        members, is_refitted = fit_members(choice, problem, table, plan, workers)
+        members, is_refitted = fit_members(choice, problem, plan, workers)
     estimator = assemble_model(members, choice, problem, answering)
     seconds = time.monotonic() - started
     return Outcome(estimator, choice, choices, answering, done, problem, len(table.folds), is_refitted, seconds)
@@ -165,10 +184,10 @@ def is_up_to_date(workspace: Workspace, lineage: Lineage) -> bool:
     except PipelineError:
         return False
     same = files.parse_lineage(manifest.lineage).matches(lineage)
+    is_whole = metrics["train"]["ended_by"] is None  # type: ignore[index]
+    is_one = metrics.get("model_version") == manifest.model_version
     written = Lineage("", {}, {}, "", outputs=manifest.files)
-    return (
-        same and metrics.get("model_version") == manifest.model_version and files.has_outputs(written, workspace.models)
-    )
+    return same and is_whole and is_one and files.has_outputs(written, workspace.models)
 
 
 def train(workspace: Workspace, params: TrainParams) -> None:
@@ -185,13 +204,19 @@ def train(workspace: Workspace, params: TrainParams) -> None:
         return
     from sklearn.pipeline import Pipeline
 
-    from models.outcome import describe_outcome, fingerprint_choice, iterate_lines
+    from models.outcome import describe_outcome, fingerprint_outcome, iterate_lines
     from models.training_data import cut_table, read_training_data
 
     data = read_training_data(workspace)
     table = cut_table(data, params.folds, params.seed)
-    outcome = find_model(data, table, params, started)
-    version = files.sha256_json([lineage.to_dict(), fingerprint_choice(outcome.choice)])[:12]
+    try:
+        outcome = find_model(data, table, params, started)
+    except BrokenExecutor as err:
+        raise PipelineError(
+            "a worker process was ended by the system, likely for want of memory. Close other programs, or train on "
+            "fewer rows."
+        ) from err
+    version = files.sha256_json([lineage.to_dict(), fingerprint_outcome(outcome)])[:12]
     pipeline = Pipeline([("encoder", data.encoder), ("estimator", outcome.estimator)])
     described = describe_outcome(outcome, table)
     with files.commit() as commit:

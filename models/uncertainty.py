@@ -65,11 +65,11 @@ Uncertainty = Intervals | PredictionSets
 
 
 def learn_intervals(y: ArrayLike, y_pred: ArrayLike, confidence: float) -> Intervals:
-    """Return intervals that hold new rows' targets with at least the wanted probability.
+    """Return intervals that hold new rows' targets with the wanted probability.
 
     Split-conformal prediction (Lei et al., JASA 2018, algorithm 2) with each tail on its own, within bins of the
     predicted value (Mondrian categories; Vovk et al., 2005, chapter 4.5): where errors grow with the value, so do the
-    intervals.
+    intervals. Of fewer than 2 / (1 - confidence) rows the largest errors stand in for the tails.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
 from sklearn.base import BaseEstimator
 
+from data_ingestion.handoff import naming_errors
 from models.candidates import Candidate, Problem
 from models.fold_work import (
     FoldResult,
@@ -49,7 +50,8 @@ class Workers:
         self._folder = tempfile.TemporaryDirectory(prefix="train_model_")
         self._pool: ProcessPoolExecutor | None = None
         if n_workers > 1:
-            share_table(table, Path(self._folder.name))
+            with naming_errors(Path(self._folder.name)):
+                share_table(table, Path(self._folder.name))
             self._pool = _start_pool(n_workers)
 
     def __enter__(self) -> "Workers":
@@ -112,12 +114,13 @@ def _start_pool(n_workers: int) -> ProcessPoolExecutor:
 
 
 def _stop_pool(pool: ProcessPoolExecutor) -> None:
-    """Stop the processes, whatever they are doing."""
+    """Stop the processes, whatever they are doing; loky does it with a tool of the system, which Ctrl-C would end."""
     # When it kills, loky forgets the work that waits, and its thread then fails on the ids that are still queued.
     with suppress(queue.Empty):
         while True:
             pool._work_ids.get_nowait()
-    pool.shutdown(kill_workers=True)
+    with _ignore_interrupts():
+        pool.shutdown(kill_workers=True)
 
 
 @contextmanager

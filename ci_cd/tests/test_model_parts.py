@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, matthews_corrcoef
 
 from models.boosting import BoostedRegressor, count_trees, fit_watched
 from models.calibration import choose_calibration, learn_calibration, tune_threshold
@@ -158,6 +158,32 @@ def test_threshold_of_least_cost_is_the_ratio_of_costs_for_calibrated_probabilit
     y, probabilities = make_labels(slope=1, n_rows=20_000)
     found = tune_threshold(y, probabilities[:, 1], None, {"false_positive": 1, "false_negative": 4})
     assert found == pytest.approx(0.2, abs=0.06)
+
+
+def test_threshold_may_say_never() -> None:
+    y = np.array([0] * 99 + [1])
+    found = tune_threshold(y, np.full(100, 0.01), None, {"false_positive": 1000, "false_negative": 1})
+    assert found > 1
+    assert tune_threshold(y, np.full(100, 0.01), None, {"false_positive": 0, "false_negative": 1}) <= 0.01
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=4, max_size=30),
+    st.sampled_from(["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]),
+)
+def test_no_other_threshold_is_better(rows: list[tuple[bool, int]], metric: str) -> None:
+    y, positive = np.array([label for label, _ in rows], dtype=int), np.array([value / 8 for _, value in rows])
+    if y.min() == y.max():
+        return
+    score = {
+        "accuracy": accuracy_score,
+        "balanced_accuracy": balanced_accuracy_score,
+        "f1": f1_score,
+        "matthews_corrcoef": matthews_corrcoef,
+    }[metric]
+    found = score(y, positive >= tune_threshold(y, positive, metric, None))
+    assert found == pytest.approx(max(score(y, positive >= bar / 16) for bar in range(18)))
 
 
 def test_threshold_tuned_for_f1_beats_one_half() -> None:

@@ -1,6 +1,8 @@
 """The search: what is tried, on how many cores, how it ends, and which candidates answer together."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import joblib
@@ -15,7 +17,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import TargetEncoder
 from small_runs import assert_refused, build_columns, edit_schema, run_stages, write_csv
 
-from models.candidates import Candidate, Problem, describe_problem, list_known_good
+from models.candidates import Candidate, Problem, define_space, describe_problem, list_known_good
 from models.fold_encoding import encode_folds
 from models.fold_work import FoldTable, fit_fold, rank_auc
 from models.folds import MAX_CELLS, cut_folds
@@ -79,7 +81,7 @@ def test_ctrl_c_keeps_what_is_finished() -> None:
     for n_workers in (1, 2):
         with Workers(table, n_workers) as workers:
             done = search(problem, table, Plan(100, None, 1000), workers, interrupt)
-            assert done.is_interrupted
+            assert done.ended_by == "stopped by Ctrl-C"
             assert [trial.candidate.name for trial in done.trials] == ["dummy", "linear", "boosting"]
             again = workers.fit_whole(done.trials[1].candidate, problem, None)  # others take work again
             assert again.result().predict(pd.DataFrame(table.values, columns=list(table.columns))).shape == (600,)
@@ -132,8 +134,9 @@ def make_trial(name: str, answers: np.ndarray, n_trees: int = 10, **more: object
     return Trial(Candidate(name, "boosting"), np.array([score]), answers, n_trees=n_trees, **fields)
 
 
-def score_answers(answers: np.ndarray) -> float:
-    return float(root_mean_squared_error(np.zeros(4), answers))
+def score_answers(answers: np.ndarray) -> np.ndarray:
+    """The errors on two folds of two rows."""
+    return np.sqrt((answers.reshape(2, 2) ** 2).mean(axis=1))
 
 
 NO_LIMITS = Limits(max_trees=1000)
@@ -160,6 +163,33 @@ def test_ensemble_that_is_no_better_is_left() -> None:
     single = choose_single(ranked, "rmse", NO_LIMITS)
     assert single is not None
     assert choose_ensemble(ranked, single, score_answers, "rmse", NO_LIMITS) is single
+
+
+def test_ensemble_that_is_better_on_one_fold_only_is_left() -> None:
+    """Its mean gain is no larger than its standard error."""
+    a, b = make_trial("a", np.array([1.0, 1.0, 1.0, 1.0])), make_trial("b", np.array([-1.0, -1.0, 3.0, 3.0]))
+    single = choose_single([a, b], "rmse", NO_LIMITS)
+    assert single is not None
+    assert choose_ensemble([a, b], single, score_answers, "rmse", NO_LIMITS) is single
+
+
+def test_dummy_that_is_best_answers_alone() -> None:
+    dummy = Trial(Candidate("dummy", "dummy"), np.array([0.5]), np.full(4, 0.5), 0.1, 1.0, 0, 0, 100)
+    others = [make_trial(f"noise {n}", np.full(4, 0.6 + n / 100)) for n in range(15)]
+    single = choose_single([dummy, *others], "rmse", NO_LIMITS)
+    assert single is not None
+    assert choose_ensemble([dummy, *others], single, score_answers, "rmse", NO_LIMITS) is single
+    assert choose_single([dummy], "rmse", NO_LIMITS) is None
+
+
+def test_candidate_beyond_the_first_twelve_may_be_the_single_one() -> None:
+    """The twelve before it are as good within a thousandth, and slower."""
+    slow = [make_trial(f"slow {n}", np.full(4, 1.0 + n / 1e5), 900) for n in range(14)]
+    fast = make_trial("fast", np.full(4, 1.0005), 10)
+    single = choose_single([*slow, fast], "rmse", NO_LIMITS)
+    assert single is not None
+    assert single.name == "fast"
+    assert choose_ensemble([*slow, fast], single, score_answers, "rmse", NO_LIMITS) is single
 
 
 @pytest.mark.parametrize(
@@ -272,6 +302,65 @@ def test_threshold_of_costs_is_kept_with_the_model(call_stage, prepared: Path) -
 def test_limit_that_nothing_keeps_to_is_refused(call_stage, prepared: Path) -> None:
     done = call_stage("train", prepared, "--trials", 2, "--folds", 3, "--max-size-mb", 0.0001)
     assert_refused(done, "no candidate keeps to max_trees, max_latency_us and max_size_mb")
+
+
+def test_model_has_as_many_trees_as_it_says_and_may(call_stage, prepared: Path) -> None:
+    assert call_stage("train", prepared, "--trials", 4, "--folds", 3, "--max-trees", 40).returncode == 0
+    (row,) = (row for row in read_train(prepared)["leaderboard"] if row["name"] == "boosting")
+    assert row["n_trees"] == 40
+    assert row["settings"]["learning_rate"] == pytest.approx(0.05 * 150 / 40)
+    assert row["settings"]["min_samples_leaf"] == 5
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "fragment"),
+    [
+        ("regression", ["--threshold-metric", "f1"], "are for two classes, and this is a regression"),
+        ("multiclass", ["--cost-false-positive", 1, "--cost-false-negative", 2], "are for two classes"),
+        (
+            "binary",
+            ["--threshold-metric", "f1", "--cost-false-positive", 1, "--cost-false-negative", 2],
+            "each set the threshold",
+        ),
+    ],
+)
+def test_threshold_that_has_no_use_is_refused(
+    call_stage, tmp_path: Path, task: str, flags: list[object], fragment: str
+) -> None:
+    run_stages(tmp_path / "root", write_csv(tmp_path / "my.csv", build_columns(task)), "target", TRAINING[:2])
+    assert_refused(call_stage("train", tmp_path / "root", "--trials", 1, *flags), fragment)
+
+
+def test_interrupted_search_is_not_up_to_date(call_stage, prepared: Path) -> None:
+    flags = ["--trials", 2, "--folds", 3]
+    assert call_stage("train", prepared, *flags).returncode == 0
+    metrics = json.loads((prepared / "models" / "metrics.json").read_bytes())
+    metrics["train"]["ended_by"] = "stopped by Ctrl-C"
+    (prepared / "models" / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    assert "up to date" not in call_stage("train", prepared, *flags, "--if-changed").stdout
+    assert "up to date" in call_stage("train", prepared, *flags, "--if-changed").stdout
+
+
+def test_worker_that_is_killed_leaves_what_is_finished() -> None:
+    table, problem = make_table()
+
+    def kill(done: Search) -> None:
+        if len(done.trials) == 3:
+            for process in list(workers._pool._processes.values()):  # as the system does it when memory is short
+                os.kill(process.pid, signal.SIGKILL)
+
+    with Workers(table, 2) as workers:
+        done = search(problem, table, Plan(50, None, 1000), workers, kill)
+        assert done.ended_by == "a worker process was ended by the system, likely for want of memory"
+        assert len(done.trials) >= 3
+        assert workers.fit_whole(done.trials[1].candidate, problem, 1).result() is not None
+
+
+def test_category_of_many_levels_does_not_stop_the_search() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"category__c": np.arange(600) % 180.0, "number__a": rng.normal(size=600)})
+    space = define_space(describe_problem("regression", X, pd.Series(rng.normal(size=600)), 0))
+    assert space["max_bins"].choices == (255,)
 
 
 def test_budget_ends_the_search(call_stage, prepared: Path) -> None:

@@ -141,18 +141,20 @@ class Line:
     def compute(self, X: Floats, sums: Floats) -> Floats:
         """Return the answers; see the module."""
         step = max(LINE_CELLS // max(self.coefs.shape[1], 1), 1)
-        scores = [self._score(X[:, start : start + step]) for start in range(0, X.shape[1], step)]
-        raw = np.concatenate(scores) if scores else np.empty((0, len(self.coefs)))
-        return apply_link(raw, self.link, np.add.reduce)
+        scores = np.empty((X.shape[1], len(self.coefs)))
+        for start in range(0, len(scores), step):
+            self._score(X[:, start : start + step], scores[start : start + step])
+        return apply_link(scores, self.link, by_columns=False)
 
-    def _score(self, X: Floats) -> Floats:
-        table = np.empty((X.shape[1], self.coefs.shape[1]))
+    def _score(self, X: Floats, scores: Floats) -> None:
+        table = np.empty((len(scores), self.coefs.shape[1]))
         start = 0
         for part in self.parts:
             part.fill(X, table[:, start : start + part.width])
             start += part.width
-        scores: Floats = np.column_stack([(table * coef).sum(axis=1) for coef in self.coefs]) + self.intercepts
-        return scores
+        for number, coef in enumerate(self.coefs):
+            scores[:, number] = np.add.reduce(table * coef, axis=1)
+        scores += self.intercepts
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Trees:
 
     def compute(self, X: Floats, sums: Floats) -> Floats:
         """Return the answers; see the module."""
-        return apply_link(sums[:, self.first : self.first + self.count], self.link, add_columns)
+        return apply_link(sums[:, self.first : self.first + self.count], self.link, by_columns=True)
 
 
 @dataclass(frozen=True)
@@ -226,21 +228,23 @@ FORMULAS: tuple[type, ...] = (Pairs, Constant, OneHot, Scaled, Line, Trees, OnLi
 # What is made of sums
 
 
-def apply_link(raw: Floats, link: Link, add: object) -> Floats:
+def apply_link(raw: Floats, link: Link, by_columns: bool) -> Floats:
     """Return what (n_rows, n_sums) stand for.
 
     Parameters
     ----------
     raw : sums
     link : identity (numbers), logit (the log-odds of the second of two classes), softmax (one sum for each class)
-    add : how softmax adds up columns, see `compute_softmax`
+    by_columns : how softmax adds up, see `compute_softmax`
     """
     if link == "identity":
         return raw[:, 0]
-    if link == "logit":
-        shares = compute_expit(raw[:, 0])
-        return np.column_stack([1 - shares, shares])
-    return compute_softmax(raw, add is add_columns)
+    if link == "softmax":
+        return compute_softmax(raw, by_columns)
+    shares = np.empty((len(raw), 2))
+    shares[:, 1] = compute_expit(raw[:, 0])
+    np.subtract(1, shares[:, 1], out=shares[:, 0])
+    return shares
 
 
 def compute_expit(raw: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """The model that bench_api.py has all servers serve: made-up sales of 12 features, through our own stages."""
 
 import csv
+import io
 import json
 import shutil
 import sys
@@ -59,6 +60,15 @@ def make_rows(n_rows: int, seed: int) -> list[Row]:
     return [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
 
 
+def format_csv(rows: list[Row]) -> str:
+    """Return rows as the text of a CSV."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
 def make_model(folder: Path, n_train: int, n_rows: int) -> Model:
     """Write a CSV, run our stages on it unless they have, and return the model with other rows to ask for.
 
@@ -67,12 +77,11 @@ def make_model(folder: Path, n_train: int, n_rows: int) -> Model:
     BenchError : a stage failed
     """
     root, table = folder / "root", folder / "sales.csv"
-    root.mkdir(parents=True, exist_ok=True)
-    rows = make_rows(n_train, seed=0)
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    content = format_csv(make_rows(n_train, seed=0))
+    if not table.exists() or table.read_text(encoding="utf-8") != content:
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(parents=True)
+        table.write_text(content, encoding="utf-8")
     flags = ["--source", str(table), "--target", TARGET, "--infer"]
     for script, words in (
         ("data_ingestion/data_loader.py", flags),

@@ -8,6 +8,7 @@ from statistics import mean, median
 from api_load import Load
 from api_peers import Server
 from machine import describe_commit, describe_machine
+from model_report import format_lines
 
 METHOD = """\
 All serve one model that our stages trained: {size}, 12 features, 3 of them categories. Each is a process
@@ -94,13 +95,6 @@ def describe_turn(turn: Turn) -> str:
     if turn.others is not None and turn.others > 0.2:
         words.append(f"while others kept {turn.others:.1f} cores busy")
     return ", ".join(words)
-
-
-def format_lines(lines: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown, the first line its heading; numbers stand to the right."""
-    head, *body = lines
-    ruler = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ruler, *body))
 
 
 def format_singles(race: Race, connections: int) -> str:
@@ -196,11 +190,11 @@ def format_fastest(race: Race, kind: str, connections: int | None) -> str:
 
 
 def describe_others(race: Race) -> str:
-    """Return how busy others kept the cores, as far as that is known."""
+    """Return how busy others kept the cores, as far as that is known, in a line."""
     others = [turn.others for turns in race.turns.values() for turn in turns if turn.others is not None]
     if not others:
         return ""
-    return f"; others kept {mean(others):.2f} cores busy meanwhile on average, {max(others):.2f} at most"
+    return f"Others kept {mean(others):.2f} cores busy meanwhile on average, {max(others):.2f} at most.\n"
 
 
 def format_page(race: Race, versions: Mapping[str, str], flags: str) -> str:
@@ -227,7 +221,7 @@ def format_page(race: Race, versions: Mapping[str, str], flags: str) -> str:
         "# How fast the API answers",
         f"Written by `bench_api.py`. To repeat: `.venv/bin/python ci_cd/benchmarks/bench_api.py {flags}`",
         METHOD.format(size=race.size, n_rows=race.n_rows),
-        f"{turns} turns of each. {describe_machine()}{describe_others(race)}.\n"
+        f"Turns of each: {turns}. {describe_machine()}.\n{describe_others(race)}"
         f"{', '.join(f'{name} {version}' for name, version in shown.items())}.\n"
         f"Ours at {describe_commit()}, {datetime.now(UTC):%Y-%m-%d}.",
         format_summary(race),

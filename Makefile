@@ -13,7 +13,7 @@ BASE = python:3.11-alpine
 # More flags for docker build, as a network of one's own may need: mounts, proxies.
 IMAGE_FLAGS =
 UPGRADE =
-BENCH = ingest
+BENCH = ingest scorer
 # The first Python that is new enough. The venv is made with it; everything else runs in the venv.
 PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)

@@ -360,7 +360,7 @@ def test_bad_model_at_cold_start_is_refused_and_a_good_one_taken_later(
         assert sys.prefix not in answer.text
         assert client.get("/health").status_code == 200
         write_small_model(tmp_path, version="2" * 12)
-        wait_until(lambda: client.get("/ready").status_code == 200)
+        wait_until(lambda: client.get("/ready").json().get("model_version") == "2" * 12)
         assert client.post("/predict", json=GOOD).json()["model_version"] == "2" * 12
     assert not (tmp_path / "opened").exists()
 

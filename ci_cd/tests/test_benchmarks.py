@@ -104,5 +104,7 @@ def test_every_peer_says_why_it_is_there(source):
 
 def test_benchmarks_are_the_ones_that_make_runs():
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    assert "$(wildcard ci_cd/benchmarks/bench_*.py)" in makefile
-    assert (REPOSITORY / SCRIPT).is_file()
+    assert "ci_cd/benchmarks/bench_$$name.py" in makefile
+    (default,) = (line.partition("=")[2].split() for line in makefile.splitlines() if line.startswith("BENCH ="))
+    assert default
+    assert all((REPOSITORY / f"ci_cd/benchmarks/bench_{name}.py").is_file() for name in default)

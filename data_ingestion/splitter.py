@@ -223,9 +223,14 @@ def _find_cuts(ordered: Hashes, share: float) -> Iterator[np.uint64]:
 
 
 def _index_classes(groups: RowGroups, target: str) -> Callable[[pa.ChunkedArray], NDArray[np.int64]]:
-    columns = [groups.read_group(number, [target])[target].unique() for number in range(groups.num_groups)]
-    classes = pc.unique(pa.concat_arrays(columns))
-    return lambda values: pc.index_in(values, value_set=classes).cast(pa.int64()).to_numpy()
+    parts = [_drop_levels(groups.read_group(number, [target])[target].unique()) for number in range(groups.num_groups)]
+    classes = pc.unique(pa.concat_arrays(parts))
+    return lambda values: pc.index_in(_drop_levels(values), value_set=classes).cast(pa.int64()).to_numpy()
+
+
+def _drop_levels(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return plain values for a dictionary: each row group has one of its own."""
+    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
 def _index_tenths(groups: RowGroups, target: str) -> Callable[[pa.ChunkedArray], NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import build_columns, run_stages, write_csv
 from small_tables import TableGroups, make_contract
 
 from data_ingestion import handoff
@@ -146,6 +148,15 @@ def test_stratified_split_keeps_the_share_of_each_class() -> None:
     for side, expected in (("test", 0.3), ("validation", 0.1)):
         shares = (found == side).groupby(table["g"].to_pandas()).mean()
         assert shares.to_dict() == pytest.approx({"a": expected, "b": expected, "c": expected}, abs=0.01)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_stratified_split_takes_classes_of_words(tmp_path: Path, task: str) -> None:
+    source = write_csv(tmp_path / "my.csv", build_columns(task))
+    run_stages(tmp_path / "root", source, "target", ["load", "preprocess"], preprocess=["--split", "stratified"])
+    table = pd.read_parquet(tmp_path / "root" / "data" / "processed.parquet")
+    shares = (table["split"] == "test").groupby(table["target"].astype(str)).mean()
+    assert shares.to_dict() == pytest.approx(dict.fromkeys(shares.index, 0.2), abs=0.05)
 
 
 def test_stratified_split_of_a_regression_keeps_the_share_of_each_tenth() -> None:

@@ -84,23 +84,30 @@ def plan_split(groups: RowGroups, contract: Contract, request: SplitRequest) -> 
     PipelineError : there is no such column, or it cannot order the rows
     """
     names = list_key_columns(contract, request)
+    decisive = list_decisive_columns(contract, request)
     if request.strategy == "time":
-        column = find_column(contract, "time", request.column)
-        return Split(request, names, [column], _cut_by_time(groups, column, request))
+        return Split(request, names, decisive, _cut_by_time(groups, decisive[0], request))
     if request.gap:
         raise PipelineError(f"--gap {request.gap:g} needs an order of the rows. Add --split time, or leave --gap out.")
     if request.strategy == "stratified":
-        cut = _cut_each_stratum(groups, contract, names, request)
-        return Split(request, names, [*names, contract.target], cut)
-    return Split(request, names, names, lambda table, keys: _cut_keys(keys, request))
+        return Split(request, names, decisive, _cut_each_stratum(groups, contract, names, request))
+    return Split(request, names, decisive, lambda table, keys: _cut_keys(keys, request))
 
 
 def list_key_columns(contract: Contract, request: SplitRequest) -> list[str]:
-    """Return the columns that decide where a row stands: the group, else the ids, else all that are not ignored."""
+    """Return the columns whose hash is a row's key: the group, else the ids, else all that are not ignored."""
     if request.strategy == "group":
         return [find_column(contract, "group", request.column)]
     ids = contract.columns_with_role("id")
     return ids or sorted(name for name, column in contract.columns.items() if column.role != "ignored")
+
+
+def list_decisive_columns(contract: Contract, request: SplitRequest) -> list[str]:
+    """Return the columns that decide a row's side: rows equal in them stand together."""
+    if request.strategy == "time":
+        return [find_column(contract, "time", request.column)]
+    names = list_key_columns(contract, request)
+    return list(dict.fromkeys([*names, contract.target])) if request.strategy == "stratified" else names
 
 
 def find_column(contract: Contract, role: Literal["group", "time"], column: str | None) -> str:
@@ -130,15 +137,14 @@ def _cut_keys(keys: Hashes, request: SplitRequest) -> Sides:
 
 def _cut_by_time(groups: RowGroups, name: str, request: SplitRequest) -> Callable[[pa.Table, Hashes], Sides]:
     """Cut before the latest rows; those of the same moment stay together, and rows without one train."""
-    moments = _read_moments(groups, name)
+    moments = _gather_moments(groups, name)
     # Rounded first: 100 * (1 - 0.3 - 0.2) is a little less than 50.
     test = int(round(len(moments) * (1 - request.test_size), 6))
     validation = int(round(len(moments) * (1 - request.test_size - request.validation_size), 6))
     moments.partition([validation, test])
     starts = {VALIDATION: moments[validation]} if request.validation_size else {}
     starts[TEST] = moments[test]
-    is_date = pa.types.is_timestamp(groups.read_group(0, [name]).schema.field(name).type)
-    gap = request.gap * (_DAY if is_date else 1)
+    gap = scale_gap(request.gap, groups.read_group(0, [name]).schema.field(name).type)
 
     def find_sides(table: pa.Table, keys: Hashes) -> Sides:
         order, is_known = _order(table[name])
@@ -151,7 +157,7 @@ def _cut_by_time(groups: RowGroups, name: str, request: SplitRequest) -> Callabl
     return find_sides
 
 
-def _read_moments(groups: RowGroups, name: str) -> NDArray[np.int64] | NDArray[np.float64]:
+def _gather_moments(groups: RowGroups, name: str) -> NDArray[np.int64] | NDArray[np.float64]:
     """Return what orders the rows, eight bytes each, without the rows that have none."""
     moments, end = np.empty(0), 0
     for number in range(groups.num_groups):
@@ -163,6 +169,17 @@ def _read_moments(groups: RowGroups, name: str) -> NDArray[np.int64] | NDArray[n
     if not end:
         raise PipelineError(f'--split time finds no moment in column "{name}". Name another: --split-column COLUMN')
     return moments[:end]
+
+
+def scale_gap(gap: float, kind: pa.DataType) -> float:
+    """Return a gap in what orders the rows: microseconds where it is days of a date, else as it is."""
+    return gap * (_DAY if pa.types.is_timestamp(kind) else 1)
+
+
+def read_moments(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return what orders the rows, (n_rows,), NaN where it is missing; of integers beyond 2**53 neighbours are one."""
+    order, is_known = _order(column)
+    return np.where(is_known, order.astype(np.float64), np.nan)
 
 
 def _order(column: pa.ChunkedArray) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:

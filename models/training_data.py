@@ -7,18 +7,18 @@ import joblib
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from data_ingestion import handoff as files
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import Lineage, PipelineError, Workspace
-from data_ingestion.schema import Contract, Strategy
-from data_ingestion.splitter import find_column
+from data_ingestion.row_hash import hash_rows
+from data_ingestion.schema import Contract
+from data_ingestion.splitter import SplitRequest, list_decisive_columns, read_moments, scale_gap
 from models.candidates import METRICS
 from models.fold_encoding import encode_target_means
 from models.fold_work import FoldTable
-from models.folds import cut_folds
+from models.folds import FoldRequest, Keys, cut_folds, explain_folds
 
 PREPROCESSOR = "data_ingestion/data_preprocessor.py"
 
@@ -65,30 +65,57 @@ def read_training_data(workspace: Workspace) -> TrainingData:
     return TrainingData(raw, X, train["target"], joblib.load(io.BytesIO(content)), contract, loaded, preprocessed)
 
 
-def find_order(data: TrainingData) -> NDArray[np.object_] | None:
-    """Return the group or the time of each train row where the split went by one, else None."""
-    strategy, column = data.preprocessed.params["split"], data.preprocessed.params["split_column"]
-    if strategy not in ("group", "time"):
-        return None
-    name = find_column(data.contract, strategy, column)  # type: ignore[arg-type]
-    order: NDArray[np.object_] = data.raw[name].to_pandas().loc[data.X.index].to_numpy()
-    return order
+def find_split(data: TrainingData) -> SplitRequest:
+    """Return how the test rows were chosen."""
+    params = data.preprocessed.params
+    return SplitRequest(params["split"], params["split_column"], gap=params["gap"])  # type: ignore[arg-type]
+
+
+def find_keys(split: SplitRequest, contract: Contract, rows: pa.Table) -> tuple[Keys, float]:
+    """Return what the split keeps together, and the gap in units of it.
+
+    Parameters
+    ----------
+    split : how the test rows were chosen
+    contract : the columns
+    rows : the typed train rows
+
+    Returns
+    -------
+    keys : (n_rows,) the moment of each row where the split goes by time, else a hash of what decides its side
+    gap : how much before the rows to be judged by is left out
+    """
+    names = list_decisive_columns(contract, split)
+    if split.strategy == "time":
+        moments = rows[names[0]]
+        return read_moments(moments), scale_gap(split.gap, moments.type)
+    return hash_rows(rows, names, split.seed), 0.0
 
 
 def cut_table(data: TrainingData, n_folds: int | None, seed: int) -> FoldTable:
-    """Return the train rows cut into folds, with target means that each fold has learnt by itself."""
-    contract = data.contract
-    strategy: Strategy = data.preprocessed.params["split"]  # type: ignore[assignment]
-    n_columns = data.X.shape[1]
-    folds = cut_folds(contract.task, strategy, data.y, n_columns, n_folds, seed, find_order(data))
-    means = encode_target_means(data.encoder, data.raw.take(data.X.index.to_numpy()), contract, data.y, folds, seed)
+    """Return the train rows cut into folds, with target means that each fold has learnt by itself.
+
+    Says so where there are fewer folds than asked for.
+    """
+    contract, split, rows = data.contract, find_split(data), data.raw.take(data.X.index.to_numpy())
+    keys, gap = find_keys(split, contract, rows)
+    request = FoldRequest(contract.task, split.strategy, n_folds, seed, gap)
+    folds = cut_folds(request, data.y, keys, data.X.shape[1])
+    if (why := explain_folds(request, folds)) is not None:
+        print(why)
+    means = encode_target_means(data.encoder, rows, contract, data.y, folds, seed)
     y = np.asarray(data.y.to_numpy(), dtype=object if data.y.dtype == "str" else None)
     columns = tuple(map(str, data.X.columns))
     return FoldTable(data.X.to_numpy(dtype=np.float64), columns, y, folds, means, METRICS[contract.task])
 
 
 def list_monotone(data: TrainingData) -> dict[str, int]:
-    """Return the encoded columns whose effect must keep its sign, by the contract."""
+    """Return the encoded columns whose effect must keep its sign, by the contract.
+
+    Raises
+    ------
+    PipelineError : the effect of such a column has no sign
+    """
     signs = {"increasing": 1, "decreasing": -1}
     wanted = {name: column.monotone for name, column in data.contract.features.items() if column.monotone}
     if wanted and data.contract.task == "multiclass":
@@ -96,4 +123,11 @@ def list_monotone(data: TrainingData) -> dict[str, int]:
             f"data/schema.yaml: {contracts.join_names(list(wanted))}: monotone has no meaning for more than two "
             "classes. Take it out."
         )
+    for name in wanted:
+        if f"number__{name}" not in data.X.columns:
+            kind = data.contract.features[name].kind
+            raise PipelineError(
+                f'data/schema.yaml: column "{name}" is of kind {kind}, whose effect cannot be monotone: that takes a '
+                "number. Take monotone out, or change the kind."
+            )
     return {f"number__{name}": signs[sign] for name, sign in wanted.items()}

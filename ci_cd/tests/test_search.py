@@ -20,7 +20,6 @@ from small_runs import assert_refused, build_columns, edit_schema, run_stages, w
 from models.candidates import Candidate, Problem, define_space, describe_problem, list_known_good
 from models.fold_encoding import encode_folds
 from models.fold_work import FoldTable, fit_fold, rank_auc
-from models.folds import MAX_CELLS, cut_folds
 from models.search import Plan, Search, plan_trials, prepare_search, search
 from models.selection import Limits, Trial, choose_ensemble, choose_single, rank_trials
 from models.workers import Workers
@@ -112,17 +111,6 @@ def test_candidate_far_behind_is_fitted_on_one_fold_only(monkeypatch: pytest.Mon
 def test_as_many_candidates_are_tried_as_rows_can_tell_apart() -> None:
     assert [plan_trials(n, None) for n in (100, 2_500, 10**6)] == [12, 100, 200]
     assert plan_trials(100, 3) == 3
-
-
-def test_very_many_rows_are_held_back_once() -> None:
-    y = pd.Series(np.zeros(1000))
-    assert len(cut_folds("regression", "hash", y, 10, None, 0)) == 5
-    ((fit, check),) = cut_folds("regression", "hash", y, MAX_CELLS // 1000 + 1, None, 0)
-    assert (len(fit), len(check)) == (900, 100)
-    times = np.arange(1000).astype(object)
-    ((fit, check),) = cut_folds("regression", "time", y, MAX_CELLS, None, 0, times)
-    assert max(fit) < min(check)
-    assert max(check) == 999
 
 
 # Who answers

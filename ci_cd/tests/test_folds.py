@@ -1,8 +1,10 @@
-"""Folds cut as the test rows were cut, and what training says of them."""
+"""Folds cut as the test rows were cut, what training says of them, and that it saves the same bytes on more cores."""
 
+import io
 import json
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +14,12 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from small_runs import assert_refused, build_columns, edit_schema, run_stages, write_csv
 
 from data_ingestion.handoff import PipelineError, open_workspace
+from data_ingestion.pickling import dump_pickle
+from models.candidates import Candidate, describe_problem
+from models.fold_work import FoldTable
 from models.folds import MAX_CELLS, Fold, FoldRequest, build_folds, cut_folds, explain_folds
 from models.training_data import cut_table, read_training_data
+from models.workers import Workers
 
 TRAINING = ("load", "preprocess", "train")
 REGRESSION = FoldRequest("regression", "hash", seed=0)
@@ -304,3 +310,43 @@ def test_monotone_effect_of_what_is_no_number_is_refused(call_stage, tmp_path: P
     run_stages(tmp_path / "root", source, "target", TRAINING[:2])
     done = call_stage("train", tmp_path / "root", "--trials", 2)
     assert_refused(done, f'data/schema.yaml: column "{name}" is of kind {kind}', "Take monotone out")
+
+
+# The same bytes
+
+
+def dump(value: object) -> bytes:
+    content = io.BytesIO()
+    dump_pickle(value, content)
+    return content.getvalue()
+
+
+def test_equal_dtypes_are_written_as_one() -> None:
+    first = np.dtype([("a", "<f8")])
+    second, other = np.dtype([("a", "<f8")]), np.dtype([("a", "<f8")], metadata={"unit": "m"})
+    assert first is not second
+    assert dump([first, second]) == dump([first, first])
+    arrays = [np.zeros(2, first), np.zeros(2, second)]
+    assert dump(arrays) == dump([np.zeros(2, first), np.zeros(2, first)])
+    assert joblib.load(io.BytesIO(dump(arrays)))[1].dtype == first
+    read = joblib.load(io.BytesIO(dump([first, other])))
+    assert [dtype.metadata for dtype in read] == [None, other.metadata]
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass"])
+def test_members_are_the_same_bytes_whatever_process_fits_them(task: str) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"number__a": rng.normal(size=300), "number__b": rng.normal(size=300)})
+    X["category__c"] = rng.integers(0, 4, 300).astype(float)
+    y = X["number__a"] if task == "regression" else pd.Series(np.array(["u", "v", "w"])[rng.integers(0, 3, 300)])
+    values = y.to_numpy() if task == "regression" else np.asarray(y, dtype=object)
+    metric = "rmse" if task == "regression" else "log_loss"
+    table = FoldTable(X.to_numpy(), tuple(X.columns), values, [], [], metric)
+    problem = describe_problem(task, X, y, 0, max_iterations=5)
+    found = []
+    for n_workers in (1, 2):
+        with Workers(table, n_workers) as workers:
+            names = ("linear", "boosting", "boosting")
+            members = [workers.fit_whole(Candidate(name, name), problem, 5) for name in names]
+            found.append(dump([member.result() for member in members]))
+    assert found[0] == found[1]

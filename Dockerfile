@@ -1,4 +1,4 @@
-# The API in a container. The model is not in the image: it is mounted at /model, so that a new model needs no new image.
+# The API in a container: it answers with numpy alone, and holds neither scikit-learn nor a compiler. The model is not in the image: it is mounted at /model, so that a new model needs no new image.
 #     make image
 #     docker run --read-only -p 8000:8000 -v "$PWD/models:/model:ro" mlops-api
 # BASE may be any image of Alpine or Debian that has Python 3.11 or later with venv, python:3.11-slim for one.
@@ -6,18 +6,12 @@ ARG BASE=python:3.11-alpine
 
 # Stage 1: an environment with exactly the locked packages. pip itself stays behind in /tools.
 FROM ${BASE} AS builder
-# scikit-learn has no wheel for Alpine and is compiled there. What compiles it stays behind as well.
-# hadolint ignore=DL3018
-RUN if command -v apk >/dev/null; then apk add --no-cache gcc g++ musl-dev; fi
 RUN python3 -m venv /tools && python3 -m venv --without-pip /venv
 COPY requirements-serve.txt /
 RUN /tools/bin/pip --python /venv/bin/python install --no-cache-dir --require-hashes -r /requirements-serve.txt
 
 # Stage 2: the environment, the sources of the API, and a user who may change neither.
 FROM ${BASE}
-# On Alpine the compiled scikit-learn needs these two at run time. Debian's wheels bring their own.
-# hadolint ignore=DL3018
-RUN if command -v apk >/dev/null; then apk add --no-cache libgomp libstdc++; fi
 COPY --from=builder /venv /venv
 WORKDIR /srv
 COPY app app

@@ -79,6 +79,8 @@ class ModelDescription(Answer):
     libraries: dict[str, str] = Field(description="the versions the model was made with")
     trained_from: dict[str, object] = Field(description="the model's inputs by sha256")
     trained_with: dict[str, object] = Field(description="the parameters of the training")
+    compiled: bool = Field(description="whether numpy alone answers; else the pickle does, with scikit-learn")
+    not_compiled_because: str | None = None
     refused: str | None = Field(None, description="why a newer model in the folder is not served")
 
 

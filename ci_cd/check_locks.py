@@ -19,7 +19,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = {"requirements.in": "requirements.txt", "requirements-serve.in": "requirements-serve.txt"}
 # Environments of their own, not installed here, in which other versions may stand.
-PEERS = tuple(f"ci_cd/benchmarks/requirements-{name}.in" for name in ("peers", "models", "autogluon", "api", "mlserver"))
+PEERS = tuple(
+    f"ci_cd/benchmarks/requirements-{name}.in" for name in ("peers", "models", "autogluon", "api", "mlserver")
+)
 
 
 @dataclass

@@ -54,7 +54,7 @@ class RunFiles:
     def paths(self) -> list[Path]:
         """The files that go with a run, those that exist."""
         w = self.workspace
-        fixed = [w.metrics, w.models / artifact.MANIFEST, w.models / artifact.PICKLE]
+        fixed = [w.metrics, w.models / artifact.MANIFEST, *(w.models / name for name in self.model.manifest.files)]
         if w.schema.is_file() and read_contract(w.schema)[0].fingerprint() == self.model.contract.fingerprint():
             fixed.append(w.schema)  # edited since, it is another model's
         made: Mapping[str, object] = self.metrics["test"]["lineage"]["outputs"]  # type: ignore[index]

@@ -307,7 +307,17 @@ def list_libraries() -> dict[str, str]:
 
 def check_libraries(manifest: Manifest) -> None:
     """Raise unless this environment has the scikit-learn that made the pickle: others may answer differently."""
-    needed, here = manifest.libraries.get("scikit-learn", "none"), list_libraries()["scikit-learn"]
+    from importlib.metadata import PackageNotFoundError
+
+    needed = manifest.libraries.get("scikit-learn", "none")
+    try:
+        here = list_libraries()["scikit-learn"]
+    except PackageNotFoundError as err:
+        reason = manifest.scorer.reason or "it has no compiled form"
+        raise PipelineError(
+            f"the model {manifest.model_version} needs scikit-learn {needed}, because {reason}, and {sys.prefix} has "
+            "none. Serve it from an environment with requirements.txt, or train one that can be compiled."
+        ) from err
     if needed != here:
         raise PipelineError(
             f"the model {manifest.model_version} was made with scikit-learn {needed}, and {sys.prefix} has {here}. "

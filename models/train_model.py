@@ -1,7 +1,8 @@
 """Search for the best model by cross-validation on the train rows, fit it on all of them, and save it.
 
-Reads data/processed.parquet, data/encoder.pkl and data/raw.parquet; writes models/saved_model.pkl, its manifest
-models/saved_model.json, and starts models/metrics.json anew. Ctrl-C ends the search and keeps the best so far.
+Reads data/processed.parquet, data/encoder.pkl and data/raw.parquet; writes models/saved_model.pkl, the same model as
+arrays in models/saved_model.npz, their manifest models/saved_model.json, and starts models/metrics.json anew. Ctrl-C
+ends the search and keeps the best so far.
 
     python models/train_model.py --budget 30
 """
@@ -220,12 +221,14 @@ def train(workspace: Workspace, params: TrainParams) -> None:
     pipeline = Pipeline([("encoder", data.encoder), ("estimator", outcome.estimator)])
     described = describe_outcome(outcome, table)
     with files.commit() as commit:
-        artifact.write_model(
+        manifest = artifact.write_model(
             commit, workspace.models, pipeline, describe_model(pipeline, outcome, data, lineage, version)
         )
         commit.write_json(workspace.metrics, describe_training(described, data, params, version))
     print("\n".join(iterate_lines(outcome, described)))
-    print(f"wrote models/saved_model.pkl, saved_model.json, metrics.json: model {version}")
+    if not manifest.scorer.compiled:
+        print(f"  served from the pickle: {manifest.scorer.reason}")
+    print(f"wrote models/{', '.join(manifest.files)}, saved_model.json, metrics.json: model {version}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

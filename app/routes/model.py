@@ -22,6 +22,8 @@ async def model(host: HostDep) -> ModelDescription:
         encoded_features=manifest.feature_names,
         trained_from=_get_mapping(manifest.lineage, "inputs"),
         trained_with=_get_mapping(manifest.lineage, "params"),
+        compiled=manifest.scorer.compiled,
+        not_compiled_because=manifest.scorer.reason,
         refused=host.refused,
     )
 

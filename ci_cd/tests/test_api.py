@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from random import Random
 
@@ -419,6 +420,19 @@ def test_pickle_that_is_mended_is_taken(tmp_path: Path) -> None:
         assert client.get("/ready").status_code == 503
         (tmp_path / PICKLE).write_bytes(good)
         wait_until(lambda: client.get("/ready").status_code == 200)
+
+
+def test_pickle_without_scikit_learn_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_small_model(tmp_path)
+
+    def find_nothing() -> dict[str, str]:
+        raise PackageNotFoundError("scikit-learn")
+
+    monkeypatch.setattr("models.artifact.list_libraries", find_nothing)
+    with serve(tmp_path) as client:
+        message = client.get("/ready").json()["message"]
+    assert "needs scikit-learn" in message
+    assert "Serve it from an environment with requirements.txt" in message
 
 
 # Keys and settings

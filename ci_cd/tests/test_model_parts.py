@@ -47,6 +47,7 @@ def test_column_that_does_not_vary_is_paired_as_it_is() -> None:
     assert PairFeatures(["a", "b"], ["~"]).fit(X).transform(X)["pair__a ~ b"].tolist() == [4, 2]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e30, 1e30), min_size=4, max_size=4))
 def test_pairs_of_any_numbers_are_finite(values: list[float]) -> None:
     X = pd.DataFrame({"a": values[:2], "b": values[2:]})

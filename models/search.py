@@ -36,6 +36,7 @@ MIN_DISTINCT = 10  # values of a column that is worth pairing
 N_STRONGEST = 6
 USUAL_RATE = 0.05  # of learning, where time and trees allow it
 USUAL_ITERATIONS = 500  # that boosting takes at this rate
+LARGE_ITERATIONS = 1_000  # that it takes on a table so large that time is short
 FIT_SHARE = 0.2  # of the budget, that the folds of one candidate may take
 CACHE_FACTOR = 1.5  # a row of many costs so much more time than one of the probe's
 MAX_LEARNING_RATE = 0.3
@@ -113,20 +114,27 @@ def prepare_search(problem: Problem, table: FoldTable, plan: Plan, n_workers: in
         probe.fit(X, y)
         seconds = (time.monotonic() - started) / (PROBE_ITERATIONS * len(y))  # a row and iteration
         strongest = find_strongest(probe, X, y, problem)
-    problem = allow_rounds(replace(problem, strongest=strongest), plan.max_trees // problem.trees_a_round)
+    usual = USUAL_ITERATIONS if problem.watch else FEW_ROWS_ITERATIONS
+    problem = allow_rounds(replace(problem, strongest=strongest), plan.max_trees // problem.trees_a_round, usual)
     if plan.deadline is None:
         return problem, plan
     n_fit = [len(fit) for fit, _ in table.folds]
     iteration_s = seconds * float(np.mean(n_fit)) * (CACHE_FACTOR if max(n_fit) > 2 * PROBE_ROWS else 1)
     a_candidate = iteration_s * len(n_fit) / min(n_workers, len(n_fit))
-    problem = allow_rounds(problem, int(2 * FIT_SHARE * plan.time_left / a_candidate))
+    affordable = FIT_SHARE * plan.time_left / a_candidate
+    problem = allow_rounds(problem, int(2 * affordable), 2 * LARGE_ITERATIONS)  # half of them is what most take
     usual = min(USUAL_ITERATIONS * USUAL_RATE / problem.learning_rate, problem.max_iterations)
     return problem, replace(plan, fit_s=iteration_s * usual)
 
 
-def allow_rounds(problem: Problem, most: int) -> Problem:
-    """Return the problem with so many rounds of boosting at most, and a learning rate that makes do with them."""
-    usual = USUAL_ITERATIONS if problem.watch else FEW_ROWS_ITERATIONS
+def allow_rounds(problem: Problem, most: int, usual: int) -> Problem:
+    """Return the problem with so many rounds of boosting at most, and a learning rate that makes do with them.
+
+    Parameters
+    ----------
+    most : rounds
+    usual : rounds that are enough at the usual rate
+    """
     most = max(min(most, problem.max_iterations), 1)
     needed = USUAL_RATE * usual / most
     rate = min(max(problem.learning_rate, needed), max(problem.learning_rate, MAX_LEARNING_RATE))

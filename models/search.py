@@ -123,8 +123,8 @@ def prepare_search(problem: Problem, table: FoldTable, plan: Plan, n_workers: in
     a_candidate = iteration_s * len(n_fit) / min(n_workers, len(n_fit))
     affordable = FIT_SHARE * plan.time_left / a_candidate
     problem = allow_rounds(problem, int(2 * affordable), 2 * LARGE_ITERATIONS)  # half of them is what most take
-    usual = min(USUAL_ITERATIONS * USUAL_RATE / problem.learning_rate, problem.max_iterations)
-    return problem, replace(plan, fit_s=iteration_s * usual)
+    needed = min(USUAL_ITERATIONS * USUAL_RATE / problem.learning_rate, problem.max_iterations)
+    return problem, replace(plan, fit_s=iteration_s * needed)
 
 
 def allow_rounds(problem: Problem, most: int, usual: int) -> Problem:

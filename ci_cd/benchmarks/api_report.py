@@ -16,8 +16,8 @@ of its own on a free port, started as its documentation says, with one worker an
 make no difference here); they take turns, one at a time. wrk makes the load from one thread, and **shares the cores
 with the server**, so that a fast server's figure is what is left of them. Every request asks for another of
 {n_rows:,} rows; connections are kept open; the next request is sent when the answer to the one before is there. The
-median of the turns counts. What a server answers is compared with our scorer before it is measured; whoever answers otherwise is out. A
-load with any status of 400 and more, broken connection or request without an answer is *void*.
+median of the turns counts. What a server answers is compared with our scorer before it is measured; whoever answers
+otherwise is out. A load with any status of 400 and more, broken connection or request without an answer is *void*.
 
 - **bare uvicorn** answers a constant and reads nothing: the bound for whatever runs on it. It and ours run without
   uvicorn's access log.

@@ -1,6 +1,8 @@
 """Who may import whom, read from the sources: imports run one way, the way the data does."""
 
 import ast
+import functools
+import gc
 import os
 import subprocess
 import sys
@@ -56,10 +58,23 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
+@functools.cache
+def parse_source(path: Path) -> ast.Module:
+    """Parse without garbage collection: what that ends may print a traceback, for which Python 3.11 parses in between.
+
+    This parse then ends in a SystemError (python/cpython issue 106905).
+    """
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    finally:
+        gc.enable()
+
+
 def list_imports(path: Path) -> set[str]:
     """Return the modules that a source imports anywhere, in functions and for type checking too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse_source(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -107,6 +107,7 @@ def test_run_holds_parameters_figures_data_and_files(tracked_run: Path) -> None:
         "report.html",
         "report.md",
         "saved_model.json",
+        "saved_model.npz",
         "schema.yaml",
     }
 

@@ -10,8 +10,9 @@ from sklearn.metrics import root_mean_squared_error
 
 from data_ingestion.encoder import group_encoded_columns
 from data_ingestion.schema import Column
-from evaluation.metrics import mean_log_loss, to_arrays
+from evaluation.metrics import to_arrays
 from models.artifact import SavedModel, predict_table
+from models.calibration import mean_log_loss
 
 MAX_ROWS = 2_000  # more move the means by less than their error bars
 MIN_ROWS = 200
@@ -66,7 +67,7 @@ def measure_importance(
         y_true, y_pred = to_arrays(y, answers, model.manifest.classes)
         if model.manifest.task == "regression":
             return -float(root_mean_squared_error(y_true, y_pred))
-        return -mean_log_loss(y_true, y_pred)
+        return -mean_log_loss(y_true.astype(np.intp), y_pred.astype(np.float64))
 
     found = permutation_importance(estimator, origins, y, scoring=score, n_repeats=N_REPEATS, random_state=seed)
     order = [list(groups).index(str(name)) for name in X.columns]

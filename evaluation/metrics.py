@@ -174,11 +174,6 @@ def find_log_losses(places: NDArray[np.generic], probabilities: NDArray[np.gener
     return losses
 
 
-def mean_log_loss(y_true: NDArray[np.generic], probabilities: NDArray[np.generic]) -> float:
-    """Return the mean over the rows of what `find_log_losses` gives."""
-    return float(find_log_losses(y_true, probabilities).mean())
-
-
 def predict_dummy(task: Task, y_train: pd.Series, n_rows: int) -> Predictions:
     """Return the answers of a model that ignores its input: the mean, or the class shares of the train rows."""
     nothing = np.zeros((len(y_train), 1))

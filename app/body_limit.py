@@ -1,10 +1,12 @@
 """Refuses bodies that are too large before they are read."""
 
-from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import ApiError, build_response
+
+BATCH = "/predict/batch"
+MAX_ROW_BYTES = 2**20
 
 
 class BodyLimit:
@@ -15,17 +17,18 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
-        self.max_bytes = max_bytes
+        self.largest = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a counting `receive`, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        max_bytes = choose_limit(scope["path"], self.largest)
         try:
-            check_announced(Headers(scope=scope), self.max_bytes)
+            check_announced(Headers(scope=scope), max_bytes)
         except ApiError as err:
-            await build_response(Request(scope), err)(scope, receive, send)
+            await build_response(err, scope["app"].state.host.version)(scope, receive, send)
             return
         received = 0
 
@@ -33,10 +36,15 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            check_length(received, self.max_bytes)
+            check_length(received, max_bytes)
             return message
 
         await self.app(scope, receive_counted, send)
+
+
+def choose_limit(path: str, largest: int) -> int:
+    """Return how many bytes a body may have: what is set for a batch, and MAX_ROW_BYTES at most for one row."""
+    return largest if path == BATCH else min(largest, MAX_ROW_BYTES)
 
 
 def check_announced(headers: Headers, max_bytes: int) -> None:

@@ -1,90 +1,167 @@
 """Answers predictions in front of the framework, whose routing takes longer than a prediction.
 
-What is read, checked and answered is what the routes in app/routes/predict.py read, check and answer; they describe it
-in OpenAPI, and the tests ask both. Only their way to it is shorter here.
+The routes in app/routes/predict.py describe the answers in OpenAPI, and give them the same way; the tests ask both.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Iterator
 from typing import ClassVar
 
 from anyio.to_thread import run_sync
-from fastapi import Request
-from pydantic import BaseModel
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.bodies import check_body, parse_json
-from app.body_limit import check_announced, check_length
+from app.body_limit import BATCH, check_length, choose_limit
 from app.dependencies import check_key
-from app.errors import ApiError, build_refusal
+from app.errors import BUG, ApiError, build_refusal
 from app.model_host import ModelHost, Served
-from app.predictions import predict_batch, predict_one
+from app.predictions import predict_batch, predict_one, to_json
 from app.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+PREDICT = "/predict"
 LIGHT_BYTES = 16_384  # a body of one row; a longer one is read in a thread, or others would wait for it
+CHUNK_BYTES = 2**20  # of an answer; a shorter one is sent with its length
+JSON = b"application/json"
 
 
-class DirectPredictions:
-    """ASGI middleware: answers POST /predict and /predict/batch, and passes everything else on.
+class Reply(Response):
+    """An answer with status 200: short, with its length, or in chunks that are made while others are sent.
 
     Parameters
     ----------
-    app : what takes everything else
+    content : the answer, or its first chunk
+    media_type : what it is
+    rest : makes the following chunks, in a worker thread
+    """
+
+    def __init__(self, content: bytes, media_type: bytes = JSON, rest: Iterator[bytes] | None = None) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = content
+        self.rest = rest
+        self.raw_headers = [(b"content-type", media_type)]
+        if rest is None:
+            self.raw_headers.append((b"content-length", b"%d" % len(content)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        chunk, rest = self.body, self.rest
+        while rest is not None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            chunk, is_last = await run_sync(take_chunk, rest)
+            rest = None if is_last else rest
+        await send({"type": "http.response.body", "body": chunk})
+
+
+class DirectPredictions:
+    """ASGI application: answers POST /predict and /predict/batch.
+
+    Parameters
+    ----------
     host : holds the model
     settings : limits and keys
     """
 
-    PATHS: ClassVar = ("/predict", "/predict/batch")
+    PATHS: ClassVar = (PREDICT, BATCH)
 
-    def __init__(self, app: ASGIApp, host: ModelHost, settings: Settings) -> None:
-        self.app = app
+    def __init__(self, host: ModelHost, settings: Settings) -> None:
         self.host = host
         self.settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a prediction, or pass the request on."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self.PATHS:
-            await self.app(scope, receive, send)
-            return
+        """Answer a prediction, or refuse it."""
         try:
-            content = await self._answer(scope["path"], Headers(scope=scope), receive)
+            reply: Response = await self.respond(scope, receive)
         except ApiError as err:
-            await build_refusal(Request(scope), err)(scope, receive, send)
-            return
+            reply = build_refusal(err, self.host.version)
         except ClientDisconnect:
             return
-        await send_json(send, content)
+        except Exception:  # whatever it is, the client gets the one form of a refusal, and the log the traceback
+            logger.exception("a prediction failed")
+            reply = build_refusal(ApiError(500, BUG), self.host.version)
+        await reply(scope, receive, send)
 
-    async def _answer(self, path: str, headers: Headers, receive: Receive) -> bytes:
-        """Return the answer as JSON."""
+    async def respond(self, scope: Scope, receive: Receive) -> Reply:
+        """Return the answer to a request.
+
+        Raises
+        ------
+        ApiError : it is refused
+        ClientDisconnect : the client went away
+        """
+        kind, encoding, length, key = read_headers(scope)
         if self.settings.api_keys:
-            check_key(self.settings, headers.get("x-api-key"))
+            check_key(self.settings, key)
         served = self.host.require()
-        content = await read_content(receive, headers, self.settings.max_body_bytes)
-        check_body(content, headers)
-        if path == "/predict":
-            if served.is_light and len(content) <= LIGHT_BYTES:
-                return to_json(predict_one(served, parse_json(content)))
-            return await run_sync(self._in_thread, served, content, predict_one)
-        return await run_sync(self._in_thread, served, content, self._predict_many)
-
-    def _in_thread(self, served: Served, content: bytes, predict: Callable[[Served, object], BaseModel]) -> bytes:
-        return to_json(predict(served, parse_json(content)))
-
-    def _predict_many(self, served: Served, value: object) -> BaseModel:
-        return predict_batch(served, value, self.settings.max_batch_rows)
+        is_single = scope["path"] == PREDICT
+        content = await read_content(receive, length, choose_limit(scope["path"], self.settings.max_body_bytes))
+        check_body(content, kind, encoding)
+        if not is_single:
+            parts = predict_json(served, content, self.settings.max_batch_rows)
+            chunk, is_last = await run_sync(take_chunk, parts)
+            return Reply(chunk, rest=None if is_last else parts)
+        if served.is_light and len(content) <= LIGHT_BYTES:
+            return Reply(predict_row(served, content))
+        return Reply(await run_sync(predict_row, served, content))
 
 
-async def read_content(receive: Receive, headers: Headers, max_bytes: int) -> bytes:
+def predict_row(served: Served, content: bytes) -> bytes:
+    """Return the answer to the JSON of one row."""
+    return to_json(predict_one(served, parse_json(content)))
+
+
+def predict_json(served: Served, content: bytes, max_rows: int) -> Iterator[bytes]:
+    """Yield the answer to the JSON of many rows."""
+    yield from predict_batch(served, parse_json(content), max_rows)
+
+
+def take_chunk(parts: Iterator[bytes]) -> tuple[bytes, bool]:
+    """Return the next parts of an answer together, about CHUNK_BYTES, and whether they are the last."""
+    taken, size = [], 0
+    for part in parts:
+        taken.append(part)
+        size += len(part)
+        if size >= CHUNK_BYTES:
+            return b"".join(taken), False
+    return b"".join(taken), True
+
+
+def read_headers(scope: Scope) -> tuple[bytes, bytes, bytes, str | None]:
+    """Return the headers that matter: Content-Type, Content-Encoding, Content-Length, X-API-Key."""
+    kind, encoding, length, key = b"", b"identity", b"", None
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"content-encoding":
+            encoding = value
+        elif name == b"x-api-key":
+            key = value.decode("latin-1")
+    return kind, encoding, length, key
+
+
+async def read_content(receive: Receive, length: bytes, max_bytes: int) -> bytes:
     """Return the whole body.
+
+    Parameters
+    ----------
+    receive : from the server
+    length : what the headers announce
+    max_bytes : how long a body may be
 
     Raises
     ------
     ApiError : 413 when it is longer than allowed, at once where that is announced
     ClientDisconnect : the client went away
     """
-    check_announced(headers, max_bytes)
+    if length.isdigit():
+        check_length(int(length), max_bytes)
     chunks, received, is_more = [], 0, True
     while is_more:
         message = await receive()
@@ -96,15 +173,3 @@ async def read_content(receive: Receive, headers: Headers, max_bytes: int) -> by
         chunks.append(chunk)
         is_more = message.get("more_body", False)
     return b"".join(chunks) if len(chunks) > 1 else chunks[0]
-
-
-def to_json(answer: BaseModel) -> bytes:
-    """Return an answer as the routes write it, without what is not there."""
-    return answer.model_dump_json(exclude_none=True).encode()
-
-
-async def send_json(send: Send, content: bytes) -> None:
-    """Send an answer with status 200."""
-    headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

@@ -5,7 +5,6 @@ import logging
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -16,12 +15,14 @@ logger = logging.getLogger(__name__)
 MAX_ERRORS = 20
 MAX_BYTES = 4096
 MAX_NAME = 64  # characters of a column's name in a message
+BUG = "The server failed on this request; its log says why."
 
 CODES = {
     400: "bad_json",
     401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    408: "too_slow",
     413: "too_large",
     415: "wrong_content_type",
     422: "invalid",
@@ -44,23 +45,18 @@ class ErrorList:
             name = None if field is None else clean_name(field)
             self.items.append(FieldError(index=index, field=name, rule=rule, message=message[:200]))
 
-    def add_all(self, err: ValidationError, index: int | None = None) -> None:
-        """Add what a request model found."""
-        count = err.error_count()
-        if len(self.items) == MAX_ERRORS:
-            self.total += count
-            return
-        for error in err.errors(include_url=False, include_context=False, include_input=False):
-            message = "is required" if error["type"] == "missing" else error["msg"]
-            self.add(error["type"], message, str(error["loc"][0]), index)
+    def to_dicts(self) -> list[dict[str, object]]:
+        """Return the errors that were kept as plain values, without what is not there."""
+        return [item.model_dump(exclude_none=True) for item in self.items]
 
 
 class ApiError(Exception):
-    """A refusal: status, what is wrong and what to do, and the values at fault."""
+    """A refusal: status, what is wrong and what to do, the values at fault, and a name that the status leaves open."""
 
-    def __init__(self, status: int, message: str, errors: ErrorList | None = None) -> None:
+    def __init__(self, status: int, message: str, errors: ErrorList | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code or CODES.get(status, "refused")
         self.message = message
         self.errors = errors or ErrorList()
 
@@ -70,29 +66,25 @@ def clean_name(name: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in name[:MAX_NAME])
 
 
-def build_response(request: Request, err: ApiError, headers: dict[str, str] | None = None) -> Response:
+def build_response(err: ApiError, model_version: str | None, headers: dict[str, str] | None = None) -> Response:
     """Return the response for a refusal; the last errors are left out when they do not fit."""
-    served = request.app.state.host.served
-    items = list(err.errors.items)
+    items = err.errors.to_dicts()
     while True:
         answer = ErrorAnswer(
-            code=CODES.get(err.status, "refused"),
+            code=err.code,
             message=err.message,
-            errors=items,
             errors_total=err.errors.total,
-            model_version=served.version if served else None,
+            model_version=model_version,
         )
-        content = answer.model_dump(mode="json")
-        content["errors"] = [item.model_dump(exclude_none=True) for item in items]
-        response = JSONResponse(content, err.status, headers)
+        response = JSONResponse(answer.model_dump(mode="json") | {"errors": items}, err.status, headers)
         if len(response.body) <= MAX_BYTES or not items:
             return response
         items.pop()
 
 
-def build_refusal(request: Request, err: ApiError) -> Response:
+def build_refusal(err: ApiError, model_version: str | None) -> Response:
     """Return the response for a refusal of our own, with the headers that its status asks for."""
-    return build_response(request, err, {"WWW-Authenticate": "APIKey"} if err.status == 401 else None)
+    return build_response(err, model_version, {"WWW-Authenticate": "APIKey"} if err.status == 401 else None)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -100,18 +92,19 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def answer_api_error(request: Request, err: Exception) -> Response:
         assert isinstance(err, ApiError)
-        return build_refusal(request, err)
+        return build_refusal(err, request.app.state.host.version)
 
     async def answer_http_error(request: Request, err: Exception) -> Response:
         assert isinstance(err, HTTPException)
         headers = dict(err.headers) if err.headers else None
-        return build_response(request, ApiError(err.status_code, describe_status(err.status_code)), headers)
+        refusal = ApiError(err.status_code, describe_status(err.status_code))
+        return build_response(refusal, request.app.state.host.version, headers)
 
     async def answer_disconnect(request: Request, err: Exception) -> Response:
         return Response(status_code=400)  # nobody is there to read it
 
     async def answer_bug(request: Request, err: Exception) -> Response:
-        return build_response(request, ApiError(500, "The server failed on this request; its log says why."))
+        return build_response(ApiError(500, BUG), request.app.state.host.version)
 
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(HTTPException, answer_http_error)

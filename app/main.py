@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.body_limit import BodyLimit
 from app.dependencies import check_api_key
@@ -42,7 +43,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.host = ModelHost(settings.model_folder, settings.model_poll_s)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(DirectPredictions, host=app.state.host, settings=settings)
+    app.state.direct = DirectPredictions(app.state.host, settings)
+    app.add_middleware(DirectFirst, direct=app.state.direct)
     add_error_handlers(app)
     guard = [Depends(check_api_key)] if settings.api_keys else []
     refusals = describe_errors(401) if settings.api_keys else {}
@@ -51,6 +53,19 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     add_docs(app)
     return app
+
+
+class DirectFirst:
+    """ASGI middleware: predictions go the direct way, everything else to the framework."""
+
+    def __init__(self, app: ASGIApp, direct: DirectPredictions) -> None:
+        self.app = app
+        self.direct = direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        is_prediction = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self.direct.PATHS
+        await (self.direct if is_prediction else self.app)(scope, receive, send)
 
 
 @asynccontextmanager

@@ -4,14 +4,15 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from anyio.to_thread import run_sync
-from pydantic import BaseModel
 
 from app.errors import ApiError
-from app.rows import build_row_model
+from app.row_reader import RowReader
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Contract
 from models.artifact import MANIFEST, PICKLE, SCORER, SavedModel, ScorerModel, load_scorer_model
@@ -26,9 +27,9 @@ class Served:
     """A model with what its contract generates. A request takes it once, so its answer comes from one version."""
 
     model: SavedModel | ScorerModel
-    row_model: type[BaseModel]
+    reader: RowReader
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The model's version."""
         return self.model.manifest.model_version
@@ -38,15 +39,31 @@ class Served:
         """The contract the model was trained under."""
         return self.model.contract
 
-    @property
+    @cached_property
     def is_light(self) -> bool:
         """Whether one answer takes so little time that nobody is kept waiting by it."""
         return isinstance(self.model, ScorerModel)
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """The classes as JSON names, in the order of the probabilities."""
         return [str(label) for label in self.model.manifest.classes or []]
+
+    def describe_uncertainty(self, value: object, shares: Sequence[float] | None) -> dict[str, object]:
+        """Return the interval around an answer, or the classes that it may as well be; nothing where neither is known.
+
+        Parameters
+        ----------
+        value : the answer
+        shares : the probabilities of a classification
+        """
+        uncertainty = self.model.manifest.uncertainty
+        if uncertainty is None:
+            return {}
+        if uncertainty.kind == "intervals":
+            return {"interval": uncertainty.bound(value)}  # type: ignore[arg-type]
+        classes = self.model.manifest.classes or []
+        return {"prediction_set": [classes[place] for place in uncertainty.find_members(shares or ())]}
 
 
 class ModelHost:
@@ -61,6 +78,11 @@ class ModelHost:
         self.served: Served | None = None
         self.refused: str | None = "it has not been loaded yet"  # why the folder's model is not the one served
         self._seen: tuple[Stamp, ...] = (None, None, None)
+
+    @property
+    def version(self) -> str | None:
+        """The version of the model that is served, if any is."""
+        return None if self.served is None else self.served.version
 
     def require(self) -> Served:
         """Return the current model.
@@ -115,7 +137,7 @@ def load_served(folder: Path) -> Served:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # small requests: more threads only get in each other's way
     model = load_scorer_model(folder)
-    return Served(model, build_row_model(model.contract))
+    return Served(model, RowReader(model.contract))
 
 
 def stamp_folder(folder: Path) -> tuple[Stamp, ...]:

@@ -46,7 +46,7 @@ def describe_api(app: FastAPI, served: Served | None, max_batch_rows: int) -> di
     content = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     row: dict[str, object] = {"type": "object", "description": "The raw features; GET /schema lists them."}
     if served is not None:
-        row = describe_row(served.row_model, served.contract)
+        row = describe_row(served.contract)
         content["info"]["x-model-version"] = served.version
     content["components"]["schemas"]["Row"] = row
     for path, many in (("/predict", False), ("/predict/batch", True)):

@@ -1,91 +1,121 @@
-"""From a JSON value to an answer. Runs in a worker thread: nothing here may touch the event loop."""
+"""From JSON values to answers. Runs in a worker thread where it may take long: nothing here touches the event loop."""
 
 import math
-from collections.abc import Sequence
-from uuid import uuid4
+import os
+from collections.abc import Iterator, Sequence
 
-from pydantic import ValidationError
+import msgspec
 
 from app.bodies import refuse
 from app.errors import ApiError, ErrorList
 from app.model_host import Served
-from app.rows import list_warnings
-from app.schemas import BatchPrediction, Prediction, RowPrediction
 from models.artifact import Row
 
+SLICE_ROWS = 1_024  # of a batch, answered together: enough for numpy, and other requests get their turn in between
 
-def predict_one(served: Served, value: object) -> Prediction:
-    """Return the answer for one JSON object.
+JsonAnswer = dict[str, object]  # as in schemas.py, without what is not there
+
+_encoder = msgspec.json.Encoder()
+
+
+def predict_one(served: Served, value: object) -> JsonAnswer:
+    """Return the answer for one JSON object, see `schemas.Prediction`.
 
     Raises
     ------
     ApiError : 422 with every field at fault
     """
     errors = ErrorList()
-    row = read_row(served, value, errors)
-    answers = predict_rows(served, [(None, row)], errors) if row is not None else []
-    if not answers:
-        raise ApiError(422, "The row was refused; see errors.", errors)
-    return Prediction(model_version=served.version, **answers[0].model_dump(exclude={"index"}))
+    read = served.reader.read(value, errors)
+    if read is not None:
+        row, warnings = read
+        answer = next(iterate_answers(served, [row], [warnings], make_ids(1)))
+        if answer is not None:
+            return {"prediction": answer.pop("prediction"), "model_version": served.version} | answer
+        add_no_answer(errors)
+    raise ApiError(422, "The row was refused; see errors.", errors)
 
 
-def predict_batch(served: Served, value: object, max_rows: int) -> BatchPrediction:
-    """Return the answers for a JSON array of objects, bad rows by their index.
+def predict_batch(served: Served, values: object, max_rows: int) -> Iterator[bytes]:
+    """Yield the JSON of the answers for an array of objects, see `schemas.BatchPrediction`; bad rows by their index.
 
     Raises
     ------
-    ApiError : 422 when it is no array, is empty or too long, or when no row is good
+    ApiError : before anything is yielded: 422 when it is no array, is empty or too long, or when no row is good
     """
-    if not isinstance(value, list):
+    if not isinstance(values, list):
         raise refuse("array_type", "The body is no batch", "expects an array of objects")
-    if not 1 <= len(value) <= max_rows:
-        raise refuse("array_length", f"The batch has {len(value):,} rows", f"expects 1 to {max_rows:,} rows")
+    if not 1 <= len(values) <= max_rows:
+        raise refuse("array_length", f"The batch has {len(values):,} rows", f"expects 1 to {max_rows:,} rows")
     errors = ErrorList()
-    read = [(index, read_row(served, item, errors, index)) for index, item in enumerate(value)]
-    answers = predict_rows(served, [(index, row) for index, row in read if row is not None], errors)
-    if not answers:
-        raise ApiError(422, f"All {len(value):,} rows were refused; see errors.", errors)
-    return BatchPrediction(
-        model_version=served.version, predictions=answers, errors=errors.items, errors_total=errors.total
-    )
+    lead = b'{"model_version":%b,"predictions":[' % to_json(served.version)
+    for start in range(0, len(values), SLICE_ROWS):
+        answers = predict_slice(served, values[start : start + SLICE_ROWS], start, errors)
+        if answers:
+            yield lead + to_json(answers)[1:-1]
+            lead = b","
+    if lead != b",":
+        raise ApiError(422, f"All {len(values):,} rows were refused; see errors.", errors)
+    yield b'],"errors":%b,"errors_total":%d}' % (to_json(errors.to_dicts()), errors.total)
 
 
-def read_row(served: Served, value: object, errors: ErrorList, index: int | None = None) -> Row | None:
-    """Return a row of the contract's features; None when the value is at fault, which is added to `errors`."""
-    if not isinstance(value, dict):
-        errors.add("object_type", "expects an object", index=index)
-        return None
-    unknown = [name for name in value if name not in served.contract.columns]
-    for name in unknown:
-        errors.add("unknown_field", "is not in the contract; see /schema", name, index)
-    known = value if not unknown else {name: item for name, item in value.items() if name in served.contract.columns}
-    try:
-        row = served.row_model.model_validate(known)
-    except ValidationError as err:
-        errors.add_all(err, index)
-        return None
-    return None if unknown else row.model_dump(by_alias=True)
+def predict_slice(served: Served, values: Sequence[object], start: int, errors: ErrorList) -> list[JsonAnswer]:
+    """Return the answers for the good rows among JSON values; what is wrong with others is added to `errors`.
 
-
-def predict_rows(served: Served, rows: Sequence[tuple[int | None, Row]], errors: ErrorList) -> list[RowPrediction]:
-    """Return the answers for good rows; one for which the model finds no finite number is added to `errors`."""
-    if not rows:
+    Parameters
+    ----------
+    served : the model
+    values : one for each row
+    start : the index of the first
+    errors : grows
+    """
+    read = [(index, served.reader.read(value, errors, index)) for index, value in enumerate(values, start)]
+    good = [(index, *row_and_warnings) for index, row_and_warnings in read if row_and_warnings is not None]
+    if not good:
         return []
-    predictions = served.model.predict([row for _, row in rows])
-    answers = []
-    for place, (index, row) in enumerate(rows):
-        value = predictions.values[place]
-        shares = [] if predictions.probabilities is None else predictions.probabilities[place].tolist()
-        if not all(math.isfinite(float(number)) for number in shares or [value]):
-            errors.add("no_finite_answer", "the model has no finite answer for these values", index=index)
-            continue
-        answers.append(
-            RowPrediction(
-                index=index or 0,
-                prediction=value,
-                prediction_id=uuid4().hex,
-                warnings=list_warnings(served.contract, row),
-                probabilities=dict(zip(served.labels, shares, strict=True)) if shares else None,
-            )
-        )
+    indexes, rows, warnings = zip(*good, strict=True)
+    answers: list[JsonAnswer] = []
+    for index, answer in zip(indexes, iterate_answers(served, rows, warnings, make_ids(len(rows))), strict=True):
+        if answer is None:
+            add_no_answer(errors, index)
+        else:
+            answers.append({"index": index} | answer)
     return answers
+
+
+def iterate_answers(
+    served: Served, rows: Sequence[Row], warnings: Sequence[list[str]], ids: Sequence[str]
+) -> Iterator[JsonAnswer | None]:
+    """Yield the answers for good rows; None where the model finds no finite number.
+
+    Parameters
+    ----------
+    served : the model
+    rows, warnings, ids : (n_rows,) each
+    """
+    predictions = served.model.predict(rows)
+    shares = None if predictions.probabilities is None else predictions.probabilities.tolist()
+    for place, value in enumerate(predictions.values):
+        if not all(map(math.isfinite, (value,) if shares is None else shares[place])):
+            yield None
+            continue
+        answer: JsonAnswer = {"prediction": value, "prediction_id": ids[place], "warnings": warnings[place]}
+        if shares is not None:
+            answer["probabilities"] = dict(zip(served.labels, shares[place], strict=True))
+        yield answer | served.describe_uncertainty(value, None if shares is None else shares[place])
+
+
+def add_no_answer(errors: ErrorList, index: int | None = None) -> None:
+    """Add that the model has no answer for a row."""
+    errors.add("no_finite_answer", "the model has no finite answer for these values", index=index)
+
+
+def make_ids(count: int) -> list[str]:
+    """Return so many new ids of 32 hexadecimal digits."""
+    digits = os.urandom(16 * count).hex()
+    return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+
+
+def to_json(value: object) -> bytes:
+    """Return a value as JSON; floats are written so that they come back as they are."""
+    return _encoder.encode(value)

@@ -19,6 +19,12 @@ class Prediction(Answer):
     prediction_id: str = Field(description="32 hexadecimal digits, new with every answer")
     warnings: list[str] = Field(description="what the model has not seen in training, or had to fill in")
     probabilities: dict[str, float] | None = Field(None, description="by class; for a classification only")
+    interval: tuple[float, float] | None = Field(
+        None, description="of a regression: holds the target as often as /model says under confidence"
+    )
+    prediction_set: list[int | str] | None = Field(
+        None, description="of a classification: holds the class as often as /model says under confidence"
+    )
 
 
 class RowPrediction(Answer):
@@ -29,6 +35,8 @@ class RowPrediction(Answer):
     prediction_id: str
     warnings: list[str]
     probabilities: dict[str, float] | None = None
+    interval: tuple[float, float] | None = None
+    prediction_set: list[int | str] | None = None
 
 
 class FieldError(Answer):
@@ -81,6 +89,7 @@ class ModelDescription(Answer):
     trained_with: dict[str, object] = Field(description="the parameters of the training")
     compiled: bool = Field(description="whether numpy alone answers; else the pickle does, with scikit-learn")
     not_compiled_because: str | None = None
+    confidence: float | None = Field(None, description="how often an interval or a prediction set is to hold the truth")
     refused: str | None = Field(None, description="why a newer model in the folder is not served")
 
 

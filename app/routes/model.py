@@ -24,6 +24,7 @@ async def model(host: HostDep) -> ModelDescription:
         trained_with=_get_mapping(manifest.lineage, "params"),
         compiled=manifest.scorer.compiled,
         not_compiled_because=manifest.scorer.reason,
+        confidence=None if manifest.uncertainty is None else manifest.uncertainty.confidence,
         refused=host.refused,
     )
 

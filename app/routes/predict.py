@@ -1,31 +1,38 @@
-"""Predictions for one row and for many."""
+"""Predictions for one row and for many: described here, and answered as app/direct.py answers them.
 
-from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
+A request gets here only when nothing stands in front of the framework.
+"""
 
-from app.bodies import parse_json, read_body
-from app.dependencies import HostDep, SettingsDep
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.direct import DirectPredictions
 from app.openapi import describe_body, describe_errors
-from app.predictions import predict_batch, predict_one
 from app.schemas import BatchPrediction, Prediction
 
 router = APIRouter(tags=["predict"], responses=describe_errors(400, 413, 415, 422, 503))
 
 
-@router.post("/predict", openapi_extra=describe_body(many=False), response_model_exclude_none=True)
-async def predict(request: Request, host: HostDep) -> Prediction:
+async def get_direct(request: Request) -> DirectPredictions:
+    """Return what answers."""
+    direct: DirectPredictions = request.app.state.direct
+    return direct
+
+
+DirectDep = Annotated[DirectPredictions, Depends(get_direct)]
+
+
+@router.post("/predict", openapi_extra=describe_body(many=False), response_model=Prediction)
+async def predict(request: Request, direct: DirectDep) -> Response:
     """Predict the target for one row: a flat JSON object of raw features.
 
     Columns of the contract that are no features may be sent and do not matter; other names are refused.
     """
-    served = host.require()
-    content = await read_body(request)
-    return await run_sync(lambda: predict_one(served, parse_json(content)))
+    return await direct.respond(request.scope, request.receive)
 
 
-@router.post("/predict/batch", openapi_extra=describe_body(many=True), response_model_exclude_none=True)
-async def predict_many(request: Request, host: HostDep, settings: SettingsDep) -> BatchPrediction:
+@router.post("/predict/batch", openapi_extra=describe_body(many=True), response_model=BatchPrediction)
+async def predict_many(request: Request, direct: DirectDep) -> Response:
     """Predict the target for an array of rows. Good rows are answered, bad rows are listed by their index."""
-    served = host.require()
-    content = await read_body(request)
-    return await run_sync(lambda: predict_batch(served, parse_json(content), settings.max_batch_rows))
+    return await direct.respond(request.scope, request.receive)

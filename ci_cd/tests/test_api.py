@@ -179,7 +179,7 @@ def test_answers_that_are_not_finite_are_refused_not_sent(tmp_path: Path, monkey
 def test_health_answers_while_every_worker_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small_model(tmp_path)
     release = threading.Event()
-    monkeypatch.setattr("app.direct.predict_one", lambda *args: release.wait(20))
+    monkeypatch.setattr("app.direct.predict_one", lambda *args: {"waited": release.wait(20)})
     with serve(tmp_path) as client, ThreadPoolExecutor(60) as pool:
         busy = [pool.submit(client.post, "/predict", json=GOOD) for _ in range(60)]
         wait_until(lambda: client.get("/health").status_code == 200)

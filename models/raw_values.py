@@ -27,6 +27,20 @@ Floats = NDArray[np.float64]
 Values = Sequence[object] | NDArray[np.generic]  # an array of numbers, booleans or dates is read as it is, and faster
 
 
+@dataclass(frozen=True)
+class Coded:
+    """Many values of which few are different: each is read once.
+
+    Parameters
+    ----------
+    codes : (n_rows,) the place of each row's value among `levels`
+    levels : raw values
+    """
+
+    codes: NDArray[np.integer]
+    levels: Sequence[object]
+
+
 class Feature(Protocol):
     """What one raw column becomes."""
 
@@ -38,11 +52,23 @@ class Feature(Protocol):
     def flag(self) -> int | None:
         """Where it goes that the value was missing."""
 
+    @property
+    def columns(self) -> Sequence[int]:
+        """The encoded columns that it fills."""
+
     def put(self, value: object, encoded: list[float]) -> None:
         """Put one value's numbers in their places; `encoded` holds what stands for missing values already."""
 
     def put_all(self, values: Values, encoded: Floats) -> None:
         """Put the numbers of (n_rows,) values in their rows of (n_columns, n_rows)."""
+
+
+def put_coded(feature: Feature, values: Coded, encoded: Floats) -> None:
+    """Put many values of which few are different; see `Feature.put_all`."""
+    levels = np.empty((len(encoded), len(values.levels)))
+    feature.put_all(values.levels, levels)
+    for column in feature.columns:
+        encoded[column] = levels[column].take(values.codes)
 
 
 def is_missing(value: object, missing: frozenset[str]) -> bool:
@@ -92,6 +118,11 @@ class NumberFeature:
         words = words if self.kind == "boolean" else {}
         object.__setattr__(self, "_missing", frozenset(self.missing))
         object.__setattr__(self, "_words", {w: n for w, n in words.items() if w == w.strip() and w not in self.missing})
+
+    @property
+    def columns(self) -> Sequence[int]:
+        """Where its number goes, and its flag."""
+        return (self.column,) if self.flag is None else (self.column, self.flag)
 
     def put(self, value: object, encoded: list[float]) -> None:
         """Put one value; see `Feature`."""
@@ -223,6 +254,11 @@ class CategoryFeature:
     def flag(self) -> None:
         """Nothing: a missing category has a number of its own."""
 
+    @property
+    def columns(self) -> Sequence[int]:
+        """Where its numbers go."""
+        return range(self.column, self.column + self.numbers.shape[1])
+
     def put(self, value: object, encoded: list[float]) -> None:
         """Put one value; see `Feature`."""
         numbers = self._lists[self._find(value)]
@@ -232,7 +268,14 @@ class CategoryFeature:
 
     def put_all(self, values: Values, encoded: Floats) -> None:
         """Put many values; see `Feature`."""
-        places = [self._find(value) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
+        values = values.tolist() if isinstance(values, np.ndarray) else values
+        try:
+            found = list(map(self._places.get, values))
+        except TypeError:  # one cannot even be looked up
+            found = [None] * len(values)
+        if None in found:
+            found = [self._find(v) if place is None else place for v, place in zip(values, found, strict=True)]
+        places = np.array(found, dtype=np.intp)
         encoded[self.column : self.column + self.numbers.shape[1]] = self.numbers.T[:, places]
 
     def _find(self, value: object) -> int:
@@ -279,6 +322,13 @@ class DateFeature:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_missing", frozenset(self.missing))
         object.__setattr__(self, "_lists", {part: wave.T.tolist() for part, wave in self.waves.items()})
+
+    @property
+    def columns(self) -> Sequence[int]:
+        """Where its parts go, the days since 1970, and its flag."""
+        n_columns = len(self.parts) + 2 * len(self.waves) + 1
+        own = range(self.column, self.column + n_columns)
+        return own if self.flag is None else [*own, self.flag]
 
     def put(self, value: object, encoded: list[float]) -> None:
         """Put one value; see `Feature`."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.formulas import FORMULAS, Average, Formula, Line, OnLine, Pairs
 from models.packing import PackingError, read_packed
-from models.raw_values import CategoryFeature, DateFeature, NumberFeature, Values
+from models.raw_values import CategoryFeature, Coded, DateFeature, NumberFeature, Values, put_coded
 from models.tree_tables import Forest, TreeTables
 
 Floats = NDArray[np.float64]
@@ -97,13 +97,13 @@ class Scorer:
         X = np.array(values)[:, np.newaxis] if self._needs_table else _NO_COLUMNS
         return self.compiled.formula.compute(X, sums)
 
-    def score_columns(self, columns: Mapping[str, Values], n_rows: int) -> Floats:
+    def score_columns(self, columns: Mapping[str, Values | Coded], n_rows: int) -> Floats:
         """Return the answers for raw columns, as `score_rows` does for rows.
 
         Parameters
         ----------
         columns : (n_rows,) values by name; one that is not there is missing. Arrays of numbers, booleans or
-            datetime64 (in UTC, NaT for missing) are read as they are
+            datetime64 (in UTC, NaT for missing) are read as they are, and of `Coded` ones each level once
         n_rows : how many rows there are
         """
         return self._score(self._encode(columns, n_rows))
@@ -129,11 +129,15 @@ class Scorer:
             return np.asarray(probabilities.argmax(axis=1), dtype=np.intp)
         return (probabilities[:, 1] >= self.compiled.threshold).astype(np.intp)
 
-    def _encode(self, columns: Mapping[str, Values], n_rows: int) -> Floats:
+    def _encode(self, columns: Mapping[str, Values | Coded], n_rows: int) -> Floats:
         X = np.empty((self.compiled.n_encoded, n_rows))
+        missing = Coded(np.zeros(n_rows, dtype=np.intp), [None])
         for feature in self.compiled.features:
-            values = columns.get(feature.name)
-            feature.put_all([None] * n_rows if values is None else values, X)
+            values = columns.get(feature.name, missing)
+            if isinstance(values, Coded):
+                put_coded(feature, values, X)
+            else:
+                feature.put_all(values, X)
         return X
 
     def _encode_rows(self, rows: Sequence[Mapping[str, object]]) -> Floats:

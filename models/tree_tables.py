@@ -8,12 +8,14 @@ values between two neighbouring thresholds do the same. Needs numpy alone.
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_LEAVES = 64
-BLOCK_ROWS = 256
+SPAN_ROWS = 4096  # are searched for their answers at once, which takes long
+BLOCK_ROWS = 192  # are looked up at once: their words stay in the processor's cache
 CHUNK_BYTES = 2048  # of a row's words: more take one row faster, and need more memory
 WORDS: dict[int, type[np.unsignedinteger]] = {64: np.uint64, 32: np.uint32, 16: np.uint16}
 ALL = np.uint64(2**64 - 1)
@@ -82,11 +84,9 @@ class _Question:
 
     def find(self, column: Floats) -> Places:
         """Return (n_rows,) which of its answers each value is, from 0."""
-        places = np.searchsorted(self.values, column)
+        places = np.searchsorted(self.values, column)  # NaN comes after infinity
         if self.is_coded:
             places[self.values.take(places, mode="clip") != column] = len(self.values)
-        else:
-            places[np.isnan(column)] = len(self.values)
         return places
 
 
@@ -113,15 +113,22 @@ class _Chunk:
     bases: Places
     sums: list[tuple[int, int, int]]
 
-    def look_up(self, answers: list[Places], n_rows: int) -> Words:
-        """Return (n_rows, n_trees) the words that are left after all (n_rows,) answers."""
-        left = np.full((n_rows, self.table.shape[1]), ALL)
-        ruled = np.empty_like(left)
-        for number, (start, stop) in zip(self.questions.tolist(), self.spans, strict=True):
-            rows = self.rows[start:stop].take(answers[number])
+    def select(self, answers: list[Places]) -> list[Places]:
+        """Return the rows of the table, (n_rows,) for each question, that (n_rows,) answers to all questions select."""
+        asked = zip(self.questions.tolist(), self.spans, strict=True)
+        return [self.rows[start:stop].take(answers[number]) for number, (start, stop) in asked]
+
+    def look_up(self, selected: list[Places], n_rows: int) -> Words:
+        """Return (n_trees, n_rows) the words that are left after all (n_rows,) answers, given the rows they select."""
+        if not selected:
+            left = np.tile(self.table[0], (n_rows, 1))
+        else:
+            left = self.table.take(selected[0], axis=0)
+            ruled = np.empty_like(left)
+        for rows in selected[1:]:
             self.table.take(rows, axis=0, out=ruled, mode="clip")  # "raise" would work in a copy
             np.bitwise_and(left, ruled, out=left)
-        words: Words = left.view(self.words)[:, : len(self.bases)]
+        words: Words = np.ascontiguousarray(left.view(self.words)[:, : len(self.bases)].T)
         return words
 
     def look_up_one(self, answers: Places) -> Words:
@@ -157,16 +164,26 @@ class TreeTables:
 
     def add_up(self, X: Floats) -> Floats:
         """Return (n_rows, n_sums) for encoded columns, (n_columns, n_rows)."""
+        if X.shape[1] == 1:
+            return self.add_up_one(X[:, 0].tolist())
         sums = np.tile(self._baselines, (X.shape[1], 1))
-        for start in range(0, len(sums), BLOCK_ROWS):
-            block, here = X[:, start : start + BLOCK_ROWS], sums[start : start + BLOCK_ROWS]
-            answers = [q.find(block[q.column]) for q in self._questions]
+        for start, stop in cut_rows(X.shape[1], SPAN_ROWS):
+            answers = [q.find(X[q.column, start:stop]) for q in self._questions]
             for chunk in self._chunks:
-                words = chunk.look_up(answers, len(here))
-                values = self._leaves.take(find_lowest(words) + chunk.bases)
-                for number, first, stop in chunk.sums:
-                    here[:, number] = add_in_order(here[:, number], values[:, first:stop])
+                self._add_chunk(chunk, chunk.select(answers), sums[start:stop])
         return sums
+
+    def _add_chunk(self, chunk: _Chunk, selected: list[Places], sums: Floats) -> None:
+        """Add the leaves of a chunk's trees to (n_rows, n_sums), given the rows of its table that are selected."""
+        bases = chunk.bases[:, np.newaxis]
+        for start, stop in cut_rows(len(sums), BLOCK_ROWS):
+            places = find_lowest(chunk.look_up([rows[start:stop] for rows in selected], stop - start)).astype(np.intp)
+            places += bases
+            values = self._leaves.take(places)
+            for number, first, last in chunk.sums:
+                values[first] += sums[start:stop, number]
+                # numpy adds up two columns and more one row after the other, as scikit-learn does
+                sums[start:stop, number] = np.add.reduce(values[first:last], axis=0)
 
     def add_up_one(self, values: list[float]) -> Floats:
         """Return (1, n_sums) for one row's encoded values, the same bits as `add_up` gives it."""
@@ -186,26 +203,19 @@ class TreeTables:
 
 
 def find_lowest(words: Words) -> NDArray[np.uint8]:
-    """Return the place of the lowest bit of each word."""
+    """Return the place of the lowest bit of each word; the words are written over."""
     below = words - words.dtype.type(1)
-    below &= ~words
+    below &= np.invert(words, out=words)
     places: NDArray[np.uint8] = np.bitwise_count(below)
     return places
 
 
-def add_in_order(start: Floats, values: Floats) -> Floats:
-    """Return (n_rows,) numbers with (n_rows, n_values) added, each from left to right as scikit-learn does.
-
-    numpy adds up a row in pairs, but rows one after the other: so the values are laid on their side. One row alone it
-    would take for the former.
-    """
-    table = np.empty((values.shape[1] + 1, max(len(values), 2)))
-    table[0, : len(values)] = start
-    table[1:, : len(values)] = values.T
-    if len(values) == 1:
-        table[:, 1] = table[:, 0]
-    total: Floats = np.add.reduce(table, axis=0)[: len(values)]
-    return total
+def cut_rows(n_rows: int, size: int) -> list[tuple[int, int]]:
+    """Return where pieces of so many rows begin and end. Two rows or more are never cut so that one is left alone."""
+    starts = list(range(0, n_rows, size))
+    if n_rows % size == 1 and n_rows > 1:
+        starts.pop()
+    return list(pairwise([*starts, n_rows]))
 
 
 # Building

@@ -37,8 +37,9 @@ from models.compiling import compile_pipeline
 from models.ensemble import WeightedClassifier, WeightedRegressor
 from models.estimators import build_estimator
 from models.packing import PackingError, read_packed, write_packed
+from models.raw_values import Coded
 from models.scorer import CompiledModel, NotCompilableError, Scorer, load_scorer
-from models.tree_tables import Forest, TreeTables, add_in_order
+from models.tree_tables import Forest, TreeTables, cut_rows
 
 TASKS = ("regression", "binary", "multiclass")
 KINDS = {
@@ -204,19 +205,42 @@ def test_forest_by_hand() -> None:
     assert [tables.add_up_one(list(row)).item() for row in zip(x, code, strict=True)] == expected
 
 
-@given(st.integers(1, 40), st.integers(1, 300), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 500), st.integers(1, 120), st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
-def test_sums_go_from_left_to_right(n_rows: int, n_values: int, seed: int) -> None:
+def test_sums_go_from_left_to_right(n_rows: int, n_trees: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values = rng.normal(size=(n_rows, n_values)) * 10.0 ** rng.integers(-9, 9, (n_rows, n_values))
-    start = rng.normal(size=n_rows)
+    leaves = rng.normal(size=(n_trees, 2)) * 10.0 ** rng.integers(-9, 9, (n_trees, 2))
+    is_left = rng.random((n_rows, n_trees)) < 0.5
     expected = []
-    for first, row in zip(start.tolist(), values.tolist(), strict=True):
-        total = first
-        for value in row:
-            total += value
+    for row in is_left.tolist():
+        total = 0.1
+        for (left, right), goes_left in zip(leaves.tolist(), row, strict=True):
+            total += left if goes_left else right
         expected.append(total)
-    assert add_in_order(start, values).tolist() == expected
+    ones = np.ones(n_trees, dtype=np.uint8)
+    forest = Forest(
+        columns=tuple(range(n_trees)),
+        is_coded=(False,) * n_trees,
+        values=np.tile([0.5, np.inf], n_trees),
+        n_values=(2,) * n_trees,
+        baselines=np.array([0.1]),
+        sizes=(n_trees,),
+        n_leaves=2 * ones,
+        leaves=leaves.ravel(),
+        question=np.arange(n_trees, dtype=np.uint16),
+        place=np.zeros(n_trees, dtype=np.uint32),
+        first=0 * ones,
+        count=ones,
+        missing_right=0 * ones,
+        goes_right=np.empty((0, 0), dtype=np.uint8),
+    )
+    assert TreeTables(forest).add_up(np.where(is_left, 0.0, 1.0).T).ravel().tolist() == expected
+
+
+def test_no_row_is_cut_off_alone() -> None:
+    assert cut_rows(9, 4) == [(0, 4), (4, 9)]
+    assert cut_rows(10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert (cut_rows(0, 4), cut_rows(1, 4), cut_rows(5, 4)) == ([], [(0, 1)], [(0, 5)])
 
 
 # All that training can choose
@@ -373,6 +397,19 @@ def test_typed_columns_are_read_as_the_encoder_reads_a_typed_table() -> None:
     del columns["when"]
     without = case.pipeline.predict(typed.assign(when=pd.NaT))
     assert_same_bits(case.scorer.score_columns(columns, len(typed)), without)
+
+
+def test_coded_columns_are_read_as_their_rows() -> None:
+    table = make_table(300, 7)
+    scorer = Case("regression", build_ensemble("regression")).scorer
+    columns = {}
+    for name in table:
+        levels = list(dict.fromkeys(table[name]))
+        columns[name] = Coded(np.array([levels.index(value) for value in table[name]]), [*levels, None])
+    assert_same_bits(scorer.score_columns(columns, len(table)), scorer.score_rows(list_rows(table)))
+    del columns["few"]
+    without = [{**row, "few": None} for row in list_rows(table)]
+    assert_same_bits(scorer.score_columns(columns, len(table)), scorer.score_rows(without))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from small_models import GOOD, build_contract, write_small_model
 
-from app import direct
+from app import direct, predictions
 from app.bodies import _parse_thoroughly, parse_json
 from app.errors import ApiError, ErrorList
 from app.model_host import load_served
-from app.predictions import SLICE_ROWS, predict_batch, predict_one
+from app.predictions import predict_batch, predict_one
 from app.row_reader import RowReader
 from app.values import RefusedValueError
 from models.uncertainty import Intervals, PredictionSets
@@ -100,27 +100,42 @@ def test_one_prediction_set_is_that_of_many(shares: np.ndarray, least: float) ->
     assert [sets.find_members(row) for row in shares.tolist()] == expected
 
 
-def test_batch_of_several_slices_answers_every_row_as_alone(tmp_path: Path) -> None:
-    write_small_model(tmp_path, task="multiclass")
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(predictions, "SLICE_ROWS", 8)
+    return 8
+
+
+def test_batch_of_several_slices_answers_every_row_as_alone(tmp_path: Path, small_slices: int) -> None:
+    sets = PredictionSets(confidence=0.8, min_probability=0.3).model_dump()
+    write_small_model(tmp_path, task="multiclass", uncertainty=sets)
     served = load_served(tmp_path)
-    rows: list[object] = [GOOD | {"floor area": 20.5 + place % 57} for place in range(2 * SLICE_ROWS + 5)]
-    rows[SLICE_ROWS] = {"floor area": "wide"}
+    rows: list[object] = [GOOD | {"floor area": 20.5 + 3 * place} for place in range(2 * small_slices + 3)]
+    rows[small_slices] = {"floor area": "wide"}
     parts = list(predict_batch(served, rows, len(rows)))
     answer = json.loads(b"".join(parts))
     assert len(parts) == 4
-    assert [row["index"] for row in answer["predictions"]] == [i for i in range(len(rows)) if i != SLICE_ROWS]
-    assert {error["index"] for error in answer["errors"]} == {SLICE_ROWS}
-    for row in answer["predictions"][:: SLICE_ROWS - 1]:
+    assert [row["index"] for row in answer["predictions"]] == [i for i in range(len(rows)) if i != small_slices]
+    assert {error["index"] for error in answer["errors"]} == {small_slices}
+    for row in answer["predictions"]:
         alone = predict_one(served, rows[row["index"]])
         assert row["probabilities"] == pytest.approx(alone["probabilities"], rel=1e-9)
         assert row["prediction_set"] == alone["prediction_set"]
+        assert row["prediction_set"] == [name for name, share in row["probabilities"].items() if share >= 0.3]
 
 
-@pytest.mark.parametrize("n_bad", [0, SLICE_ROWS + 1])
+def test_interval_is_around_the_answer(tmp_path: Path) -> None:
+    write_small_model(tmp_path, uncertainty=Intervals(confidence=0.8, edges=[], low=[-7.5], high=[2.0]).model_dump())
+    answer = predict_one(load_served(tmp_path), GOOD)
+    assert answer["interval"] == (answer["prediction"] - 7.5, answer["prediction"] + 2.0)
+
+
+@pytest.mark.parametrize("n_bad", [0, 9])
+@pytest.mark.usefixtures("small_slices")
 def test_answer_in_chunks_is_the_answer_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bad: int) -> None:
     write_small_model(tmp_path)
     served = load_served(tmp_path)
-    content = json.dumps([{}] * n_bad + [GOOD] * (SLICE_ROWS + 1)).encode()
+    content = json.dumps([{}] * n_bad + [GOOD] * 9).encode()
     whole, is_last = direct.take_chunk(direct.predict_json(served, content, 10_000))
     assert is_last
     monkeypatch.setattr(direct, "CHUNK_BYTES", 1)

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from app.openapi import describe_api
+from app.security_headers import allow_script
 
 ASSETS = "/docs-assets"
 
@@ -16,26 +17,36 @@ ASSETS = "/docs-assets"
 def add_docs(app: FastAPI) -> None:
     """Add /docs, and make /openapi.json follow the model that is loaded.
 
-    Where API keys are set, the rows are not described: names, categories and examples are for those with a key.
+    Where a key is needed, the rows are not described: names, categories and examples are for those with a key.
     """
     app.mount(ASSETS, StaticFiles(directory=find_assets()))
 
     def openapi() -> dict[str, object]:
         settings, served = app.state.settings, app.state.host.served
-        return describe_api(app, None if settings.api_keys else served, settings.max_batch_rows)
+        return describe_api(app, None if settings.needs_key else served, settings.max_batch_rows)
+
+    page = build_page(app.title)
 
     async def show_docs(request: Request) -> HTMLResponse:
-        base = ASSETS.removeprefix("/")
-        return get_swagger_ui_html(
-            openapi_url="openapi.json",
-            title=app.title,
-            swagger_js_url=f"{base}/swagger-ui-bundle.js",
-            swagger_css_url=f"{base}/swagger-ui.css",
-            swagger_favicon_url=f"{base}/favicon.png",
-        )
+        return page
 
     app.openapi = openapi  # type: ignore[method-assign]
     app.add_route("/docs", show_docs, include_in_schema=False)
+
+
+def build_page(title: str) -> HTMLResponse:
+    """Return the page, with the policy that lets its one script run and no other."""
+    base = ASSETS.removeprefix("/")
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=title,
+        swagger_js_url=f"{base}/swagger-ui-bundle.js",
+        swagger_css_url=f"{base}/swagger-ui.css",
+        swagger_favicon_url=f"{base}/favicon.png",
+    )
+    script = bytes(page.body).decode().rpartition("<script>")[2].partition("</script>")[0]
+    page.headers["Content-Security-Policy"] = allow_script(script)
+    return page
 
 
 def find_assets() -> Path:

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import Depends, FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.body_limit import BodyLimit
 from app.dependencies import check_api_key
 from app.direct import DirectPredictions
 from app.docs import add_docs
 from app.errors import add_error_handlers
+from app.front import Front
 from app.model_host import ModelHost
 from app.openapi import describe_errors
 from app.routes import health, model, predict
@@ -29,8 +29,13 @@ Predictions from the model in the model folder. Every refusal, at any path and o
 object the last one counts. A 500 is a bug: the server's log holds its traceback."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the app; it touches the model folder only when it starts."""
+def create_app(settings: Settings) -> Front:
+    """Return the app; it touches the model folder only when it starts.
+
+    Raises
+    ------
+    PipelineError : the file of the API keys cannot be read
+    """
     app = FastAPI(
         title="Predictions",
         description=DESCRIPTION,
@@ -39,33 +44,22 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.settings = settings
     app.state.host = ModelHost(settings.model_folder, settings.model_poll_s)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.state.direct = DirectPredictions(app.state.host, settings)
-    app.add_middleware(DirectFirst, direct=app.state.direct)
     add_error_handlers(app)
-    guard = [Depends(check_api_key)] if settings.api_keys else []
-    refusals = describe_errors(401) if settings.api_keys else {}
+    guard = [Depends(check_api_key)] if settings.needs_key else []
+    refusals = describe_errors(401) if settings.needs_key else {}
     app.include_router(predict.router, dependencies=guard, responses=refusals)
     app.include_router(model.router, dependencies=guard, responses=refusals)
     app.include_router(health.router)
-    add_docs(app)
-    return app
-
-
-class DirectFirst:
-    """ASGI middleware: predictions go the direct way, everything else to the framework."""
-
-    def __init__(self, app: ASGIApp, direct: DirectPredictions) -> None:
-        self.app = app
-        self.direct = direct
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        is_prediction = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self.direct.PATHS
-        await (self.direct if is_prediction else self.app)(scope, receive, send)
+    if settings.docs:
+        add_docs(app)
+    app.state.direct = DirectPredictions(app.state.host, settings)
+    front = app.state.front = Front(app, app.state.direct, settings)
+    return front
 
 
 @asynccontextmanager
@@ -75,7 +69,8 @@ async def run_host(app: FastAPI) -> AsyncIterator[None]:
     host: ModelHost = app.state.host
     await host.reload()
     watcher = asyncio.create_task(host.watch())
-    yield
+    async with app.state.front.run():
+        yield
     watcher.cancel()
     with suppress(asyncio.CancelledError):
         await watcher

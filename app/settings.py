@@ -1,11 +1,14 @@
 """The settings of the API, read from the environment alone."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.api_keys import ApiKeys
 from data_ingestion.handoff import REPOSITORY, PipelineError, Workspace
 
 
@@ -18,14 +21,38 @@ class Settings(BaseSettings):
     model_dir: Path | None = Field(None, description="the model folder, when it is not the root's models/")
     model_poll_s: float = Field(2.0, gt=0, description="how often the model folder is looked at, in seconds")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="comma separated; none means open")
+    api_keys_file: Path | None = Field(None, description="a file of hashed keys; see app/api_keys.py")
     max_body_bytes: int = Field(4 * 2**20, ge=1, description="longer request bodies are refused")
     max_batch_rows: int = Field(1000, ge=1, description="longer batches are refused")
+    max_pending: int = Field(64, ge=1, description="single rows that wait in one worker; more are refused")
+    max_batches: int = Field(2, ge=1, description="batches at once in one worker; 8 times as many wait")
+    read_timeout_s: float = Field(10, gt=0, description="in which a request has to be there whole")
+    write_timeout_s: float = Field(30, gt=0, description="in which an answer has to be taken")
+    shutdown_delay_s: float = Field(0, ge=0, description="from SIGTERM to the last new connection")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="whose pages may ask; none by default")
+    docs: bool = Field(True, description="whether /docs and /openapi.json are there")
+    access_log: bool = Field(True, description="a line of JSON for each request on stdout")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the API's own messages")
 
     @property
     def model_folder(self) -> Path:
         """The folder that holds the model to serve."""
         return (self.model_dir or Workspace(self.pipeline_root).models).resolve()
+
+    @cached_property
+    def keys(self) -> ApiKeys:
+        """The keys that are valid now.
+
+        Raises
+        ------
+        PipelineError : their file cannot be read
+        """
+        return ApiKeys([key.get_secret_value() for key in self.api_keys], self.api_keys_file)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether what is about the model needs a key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -36,6 +63,20 @@ class Settings(BaseSettings):
         if not keys:
             raise ValueError("it is set and holds no key, which would leave the API open")
         return keys
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(filter(None, map(str.strip, value.split(","))))
+        for origin in origins:
+            parts = urlsplit(origin)
+            if origin != "*" and (
+                parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("expects origins such as https://shop.example, comma separated")
+        return origins
 
     @field_validator("log_level", mode="before")
     @classmethod

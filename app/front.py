@@ -1,0 +1,191 @@
+"""The outermost part of the API, in front of predictions and framework: what every request gets, and who gets in.
+
+A request gets an id, its answer the headers that protect browsers, and the access log a line. Keys are checked, and
+what is too much is refused. A prediction takes fifty microseconds, so all of this may take but a few.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+from fastapi import FastAPI
+from starlette.datastructures import State
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.access_log import AccessLog, RequestIds
+from app.direct import PREDICT, DirectPredictions
+from app.errors import ApiError, build_refusal
+from app.overload import LIGHT_DIGITS, Admission, HeavyRequest, encode_overloaded
+from app.security_headers import CLOSE, NO_SNIFFING, NO_STORE, Header, complete_headers
+from app.settings import Settings
+from app.shutdown import Shutdown, find_server
+from app.slow_clients import SlowClients
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER: Header = (b"retry-after", b"1")
+JSON: Header = (b"content-type", b"application/json")
+LONG = b"?" * (LIGHT_DIGITS + 1)  # the length of a body that announces none
+TOO_SLOW = "The request did not come whole in time. Send it again, faster."
+NO_KEY = "Send a valid API key in the header X-API-Key."
+
+
+class Front:
+    """ASGI application: the whole API.
+
+    Parameters
+    ----------
+    fastapi : answers everything but predictions
+    direct : answers predictions
+    settings : limits and keys
+    """
+
+    def __init__(self, fastapi: FastAPI, direct: DirectPredictions, settings: Settings) -> None:
+        self.fastapi = fastapi
+        self.direct = direct
+        self.host = direct.host
+        self.settings = settings
+        self.keys = settings.keys
+        self.ids = RequestIds()
+        self.log = AccessLog()
+        self.shutdown = Shutdown(settings.shutdown_delay_s)
+        self.admission = Admission(settings.max_pending, settings.max_batches, settings.max_body_bytes)
+        self.inner: ASGIApp = self.dispatch if not settings.cors_origins else allow_origins(self.dispatch, settings)
+        fastapi.state.shutdown = self.shutdown
+
+    @property
+    def state(self) -> State:
+        """The state of the whole API."""
+        return self.fastapi.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, and log it."""
+        if scope["type"] != "http":
+            await self.fastapi(scope, receive, send)
+            return
+        started = perf_counter()
+        scope["given"] = given = dict(scope["headers"])
+        request_id = self.ids.take(given.get(b"x-request-id"))
+        status = sent = 0
+
+        def send_completed(message: Message) -> Awaitable[None]:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message["headers"]
+                if scope.get("is_prediction"):
+                    headers = [*headers, NO_SNIFFING, NO_STORE, (b"x-request-id", request_id)]
+                else:
+                    headers = [*complete_headers(headers), (b"x-request-id", request_id)]
+                if self.shutdown.is_stopping:
+                    headers.append(CLOSE)
+                message["headers"] = headers
+            else:
+                sent += len(message.get("body", b""))
+            return send(message)
+
+        try:
+            await self.inner(scope, receive, send_completed)
+        finally:
+            self.log.add(scope, request_id, status, perf_counter() - started, sent)
+
+    async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in or refuse it, and pass it on to who answers it."""
+        given = scope["given"]
+        name = None
+        if self.keys.is_on:
+            scope["key_name"] = name = self.keys.find_name(given.get(b"x-api-key"))
+        path = scope["path"]
+        if scope["root_path"]:
+            path = path.removeprefix(scope["root_path"])
+        if scope["method"] != "POST" or path not in self.direct.PATHS:
+            await self.fastapi(scope, receive, send)
+            return
+        scope["is_prediction"] = True
+        scope["path"] = path
+        if name is None and self.keys.is_on:
+            await build_refusal(ApiError(401, NO_KEY), self.host.version)(scope, receive, send)
+            return
+        served = self.host.served
+        is_batch = path != PREDICT
+        if is_batch or len(given.get(b"content-length", LONG)) > LIGHT_DIGITS or (served and not served.is_light):
+            await self.answer_heavy(scope, receive, send, is_batch)
+        elif self.admission.has_room_for_light():
+            await self.direct(scope, receive, send)
+        else:
+            await self.refuse_overload(scope, send)
+
+    async def answer_heavy(self, scope: Scope, receive: Receive, send: Send, is_batch: bool) -> None:
+        """Answer what takes long when its turn has come; refuse it when too many wait."""
+        if not self.admission.has_room_for_heavy(is_batch):
+            await self.refuse_overload(scope, send)
+            return
+        request = HeavyRequest(self.admission, receive, is_batch)
+        try:
+            await self.direct(scope, request.receive, send)
+        finally:
+            request.leave()
+        if request.is_refused:
+            await self.refuse_overload(scope, send)
+
+    async def refuse_overload(self, scope: Scope, send: Send) -> None:
+        """Refuse at next to no cost. uvicorn skips a body of known length; one without end ends the connection."""
+        body = encode_overloaded(self.host.version)
+        headers = [JSON, (b"content-length", b"%d" % len(body)), RETRY_AFTER]
+        announced = scope["given"].get(b"content-length", b"")
+        if not announced.isdigit() or int(announced) > self.settings.max_body_bytes:
+            headers.append(CLOSE)
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Do, inside the block, what goes on beside the requests."""
+        if self.settings.access_log:
+            self.log.open()
+        silence_uvicorn()
+        server = find_server()
+        jobs: list[Coroutine[None, None, None]] = [self.keys.watch()]
+        if server is not None:
+            limits = self.settings.read_timeout_s, self.settings.write_timeout_s
+            jobs.append(SlowClients(server, *limits, self.encode_too_slow).watch())
+        tasks = [asyncio.create_task(job) for job in jobs]
+        for task in tasks:
+            task.add_done_callback(report_end)
+        with self.shutdown.handle_signals(server):
+            yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.log.close()
+
+    def encode_too_slow(self) -> bytes:
+        """Return the body of the refusal for a request that does not come whole in time."""
+        return bytes(build_refusal(ApiError(408, TOO_SLOW), self.host.version).body)
+
+
+def allow_origins(app: ASGIApp, settings: Settings) -> CORSMiddleware:
+    """Return the app with answers that pages of the origins in the settings may read."""
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Content-Type", "X-API-Key", "X-Request-ID"),
+        expose_headers=("X-Request-ID", "Retry-After"),
+    )
+
+
+def silence_uvicorn() -> None:
+    """Turn off uvicorn's own access log; a connection looks whether there is one when it is made."""
+    logger = logging.getLogger("uvicorn.access")
+    logger.handlers = []
+    logger.propagate = False
+
+
+def report_end(task: asyncio.Task[None]) -> None:
+    """Say why a job that goes on for ever has ended."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("a job beside the requests has ended", exc_info=task.exception())

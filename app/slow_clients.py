@@ -1,0 +1,129 @@
+"""Cuts off clients that begin a request and do not end it, or that do not take their answer.
+
+uvicorn waits for both without end. This looks at its connections about once a second, which costs a request nothing,
+and closes them as their client might: the request that waits for its body then learns that the client has gone.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from starlette.types import Scope
+from uvicorn import Server
+
+ROUND_S = 1.0  # at most, from one look to the next
+
+LINE = b"HTTP/1.1 408 Request Timeout\r\n"
+
+
+class Cycle(Protocol):
+    """What uvicorn knows of a request and its answer."""
+
+    scope: Scope
+    more_body: bool
+    response_started: bool
+    response_complete: bool
+
+
+class Flow(Protocol):
+    """Whether uvicorn itself has stopped reading from a connection."""
+
+    read_paused: bool
+
+
+class Connection(Protocol):
+    """What uvicorn's two HTTP/1.1 protocols, by httptools and by h11, have in common."""
+
+    transport: asyncio.Transport
+    flow: Flow
+    cycle: Cycle | None
+    scope: Scope | None
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+
+
+Wait = tuple[str, int]  # what a connection is waited for, and the request
+
+
+class SlowClients:
+    """Watches the connections of a server.
+
+    Parameters
+    ----------
+    server : of uvicorn
+    read_timeout_s : in which a request has to be there whole, counted from its first byte or from the connection
+    write_timeout_s : in which an answer has to be taken
+    encode_refusal : returns the body of the answer 408
+    """
+
+    def __init__(
+        self, server: Server, read_timeout_s: float, write_timeout_s: float, encode_refusal: Callable[[], bytes]
+    ) -> None:
+        self.server = server
+        self.limits = {"request": read_timeout_s, "body": read_timeout_s, "answer": write_timeout_s}
+        self.encode_refusal = encode_refusal
+        self._waits: dict[Connection, tuple[Wait, float]] = {}
+
+    async def watch(self) -> None:
+        """Look for ever."""
+        round_s = min(ROUND_S, min(self.limits.values()) / 4)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(round_s)
+            self.look(loop.time())
+
+    def look(self, now: float) -> None:
+        """Cut off who has been waited for too long.
+
+        Parameters
+        ----------
+        now : by the clock of the event loop
+        """
+        before, self._waits = self._waits, {}
+        for each in list(self.server.server_state.connections):
+            if not hasattr(each, "cycle"):  # no HTTP: a web socket
+                continue
+            connection = cast(Connection, each)
+            wait = find_wait(connection)
+            if wait is None:
+                continue
+            last, since = before.get(connection, (None, now))
+            if last != wait:
+                since = now
+            if now - since <= self.limits[wait[0]]:
+                self._waits[connection] = wait, since
+            else:
+                self.cut_off(connection, wait)
+
+    def cut_off(self, connection: Connection, wait: Wait) -> None:
+        """Close a connection, with the answer 408 where a request has begun that is not answered yet."""
+        if wait[0] == "answer":
+            connection.transport.abort()
+            return
+        if wait[0] == "body" or has_begun(connection):
+            body = self.encode_refusal()
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            connection.transport.write(LINE + head + body)
+        if connection.cycle is not None:
+            connection.cycle.scope["cut_off"] = True  # for the access log
+        connection.transport.close()
+
+
+def find_wait(connection: Connection) -> Wait | None:
+    """Return what a connection has to do next, "request", "body" or "answer"; None when it is not its turn."""
+    cycle = connection.cycle
+    if connection.transport.get_write_buffer_size():
+        return "answer", id(cycle)
+    if cycle is None:
+        return "request", 0
+    if cycle.response_complete:
+        # With the timer running the connection is idle, and uvicorn closes it; without, something has come since.
+        return None if connection.timeout_keep_alive_task is not None else ("request", id(cycle))
+    is_reading = cycle.more_body and not cycle.response_started and not connection.flow.read_paused
+    return ("body", id(cycle)) if is_reading else None
+
+
+def has_begun(connection: Connection) -> bool:
+    """Return whether a part of a request has come."""
+    if connection.cycle is None:
+        return connection.scope is not None
+    return connection.scope is not connection.cycle.scope

@@ -30,7 +30,7 @@ from data_ingestion.schema import count_of
 from data_ingestion.source_reader import SourceReader
 from data_ingestion.sources import STDIN, Source, find_sources
 from data_ingestion.validation import REJECTED_SCHEMA, Reject
-from models.artifact import SavedModel, load_model
+from models.artifact import SavedModel, ScorerModel, load_scorer_model
 
 LIBRARIES = ("pyarrow", "numpy", "pandas", "scikit-learn")
 
@@ -82,7 +82,7 @@ def score_file(job: Job) -> list[str]:
         source = find_input(job)
         with lock_output(job.output, [job.rejected]):
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # blocks are scored side by side: more only get in the way
-            model = load_model(job.model_folder)
+            model = load_scorer_model(job.model_folder)
             reader = SourceReader(source)
             work = Work(job.output, describe_run(job, source, model))
             try:
@@ -126,7 +126,7 @@ def find_input(job: Job) -> Source:
     return replace(found[0], encoding=job.encoding)
 
 
-def describe_run(job: Job, source: Source, model: SavedModel) -> dict[str, object]:
+def describe_run(job: Job, source: Source, model: SavedModel | ScorerModel) -> dict[str, object]:
     """Return what the finished blocks depend on: nothing else may go on from them."""
     return {
         "model_version": model.manifest.model_version,
@@ -142,7 +142,7 @@ def describe_run(job: Job, source: Source, model: SavedModel) -> dict[str, objec
 
 
 def score_blocks(
-    reader: SourceReader, separator: str | None, model: SavedModel, work: Work, format: Format
+    reader: SourceReader, separator: str | None, model: SavedModel | ScorerModel, work: Work, format: Format
 ) -> tuple[Plan, str]:
     """Score the blocks that are not finished yet, and return how, with the separator of the input."""
     workers = count_workers()
@@ -236,7 +236,9 @@ def _format_record(values: list[object]) -> bytes:
     return text.getvalue().encode()
 
 
-def describe_outcome(job: Job, model: SavedModel, notes: list[str], resumed: int, tally: Tally) -> list[str]:
+def describe_outcome(
+    job: Job, model: SavedModel | ScorerModel, notes: list[str], resumed: int, tally: Tally
+) -> list[str]:
     """Return what there is to say, the output last."""
     lines = list(notes)
     if resumed:

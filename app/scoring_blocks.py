@@ -6,18 +6,18 @@ What the API refuses is rejected with its reason, and what it warns about is sai
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from app.batch_arrow import to_column
 from app.scoring_plan import ROW, Plan
 from data_ingestion.csv_places import locate_records
 from data_ingestion.csv_reader import Block
 from data_ingestion.schema import Contract
 from data_ingestion.typed_blocks import TypedBlock, TypedColumn, read_block
 from data_ingestion.validation import Reject, check_block, find_unexpected_rows
-from models.artifact import Predictions, SavedModel, predict_table
+from models.artifact import Predictions, SavedModel, ScorerModel, predict_table
 
 NO_ANSWER = "the model has no finite answer for these values"
 
@@ -59,7 +59,7 @@ def score_block(block: Block, plan: Plan) -> ScoredBlock:
     checked = check_block(block, typed, plan.layout, frozenset(plan.located))
     plan.located.update((finding.column, finding.rule) for finding in checked.findings)
     table, rejects, contract = checked.table.combine_chunks(), checked.rejects, plan.model.contract
-    predictions = _predict(table, plan.model)
+    predictions = predict_block(table, plan.model)
     is_finite = find_finite(predictions)
     if not is_finite.all():
         rows = table[ROW].to_numpy()[~is_finite]
@@ -86,12 +86,18 @@ def score_block(block: Block, plan: Plan) -> ScoredBlock:
     )
 
 
-def _predict(table: pa.Table, model: SavedModel) -> Predictions:
+def predict_block(table: pa.Table, model: SavedModel | ScorerModel) -> Predictions:
+    """Return the answers for typed rows: of the compiled model, or of the pickle where there is none."""
     if not table.num_rows:
         return Predictions([], np.empty((0, len(model.manifest.classes))) if model.manifest.classes else None)
+    features = table.select(list(model.contract.features))
+    if isinstance(model, ScorerModel):
+        columns = {name: to_column(features[name].combine_chunks()) for name in features.column_names}
+        return model.predict_columns(columns, table.num_rows)
+    import pandas as pd
+
     dtypes = {pa.bool_(): pd.BooleanDtype()}  # as it is, booleans among missing ones become objects
-    X = table.select(list(model.contract.features)).to_pandas(types_mapper=dtypes.get)
-    return predict_table(model.pipeline, X, model.contract)
+    return predict_table(model.pipeline, features.to_pandas(types_mapper=dtypes.get), model.contract)
 
 
 def find_finite(predictions: Predictions) -> NDArray[np.bool_]:

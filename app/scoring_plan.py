@@ -11,7 +11,7 @@ from data_ingestion.handoff import PipelineError
 from data_ingestion.params import suggest
 from data_ingestion.schema import Column, Contract, join_names
 from data_ingestion.typed_blocks import Layout
-from models.artifact import SavedModel
+from models.artifact import SavedModel, ScorerModel
 
 ROW = "\0row"  # rides along as one more column to say which rows are left; no file can hold such a name
 SHOWN = 5
@@ -30,7 +30,7 @@ class Plan:
     located : what has been remarked on before; grows while scoring, and decides nothing but speed
     """
 
-    model: SavedModel
+    model: SavedModel | ScorerModel
     layout: Layout
     header: tuple[str, ...]
     scored_at: datetime
@@ -47,7 +47,7 @@ class Plan:
         return describe_answers(self.model)
 
 
-def plan_scoring(model: SavedModel, block: Block, typed: frozenset[str], scored_at: datetime) -> Plan:
+def plan_scoring(model: SavedModel | ScorerModel, block: Block, typed: frozenset[str], scored_at: datetime) -> Plan:
     """Return how an input is scored.
 
     Parameters
@@ -65,7 +65,7 @@ def plan_scoring(model: SavedModel, block: Block, typed: frozenset[str], scored_
     return Plan(model, Layout(narrow_contract(model.contract, block.header, typed)), block.header, scored_at)
 
 
-def describe_answers(model: SavedModel) -> pa.Schema:
+def describe_answers(model: SavedModel | ScorerModel) -> pa.Schema:
     """Return the columns that are added to every row."""
     classes = model.manifest.classes or []
     kind = pa.float64()
@@ -82,7 +82,7 @@ def describe_answers(model: SavedModel) -> pa.Schema:
     )
 
 
-def check_header(header: Sequence[str], model: SavedModel, source: str) -> None:
+def check_header(header: Sequence[str], model: SavedModel | ScorerModel, source: str) -> None:
     """Raise unless all features are there, and no column has the name of an answer."""
     absent = [name for name in model.contract.features if name not in header]
     if absent:

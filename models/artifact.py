@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data_ingestion.handoff import Commit, PipelineError, read_verified
 from data_ingestion.schema import Contract, Task, join_names, parse_contract
 from models.packing import PackingError, write_packed
+from models.raw_values import Coded, Values
 from models.scorer import CompiledModel, NotCompilableError, Scorer, load_scorer
 from models.uncertainty import Uncertainty
 
@@ -141,7 +142,13 @@ class ScorerModel:
 
     def predict(self, rows: Sequence[Row]) -> Predictions:
         """Return the answers for raw rows; columns that are no features are passed over."""
-        answers = self.scorer.score_rows(rows)
+        return self._name_answers(self.scorer.score_rows(rows))
+
+    def predict_columns(self, columns: Mapping[str, Values | Coded], n_rows: int) -> Predictions:
+        """Return the answers for raw columns, as `Scorer.score_columns` takes them."""
+        return self._name_answers(self.scorer.score_columns(columns, n_rows))
+
+    def _name_answers(self, answers: NDArray[np.float64]) -> Predictions:
         if not self.contract.is_classification:
             return Predictions(answers.tolist())
         classes = self.manifest.classes or []

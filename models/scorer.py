@@ -15,6 +15,8 @@ from models.packing import PackingError, read_packed
 from models.raw_values import CategoryFeature, Coded, DateFeature, NumberFeature, Values, put_coded
 from models.tree_tables import Forest, TreeTables
 
+__all__ = ["Coded", "CompiledModel", "NotCompilableError", "Scorer", "Values", "load_scorer", "needs_table"]
+
 Floats = NDArray[np.float64]
 
 _NO_SUMS = np.empty((1, 0))  # of one row

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -231,6 +230,32 @@ def test_every_row_has_the_answer_of_the_api_bit_for_bit(
         assert alone.get("probabilities") == expected[index].get("probabilities")
 
 
+@pytest.mark.parametrize("name", ["regression-boosting", "multiclass-linear"])
+def test_model_that_is_not_compiled_answers_from_its_pickle(
+    models: dict[str, Path], tmp_path: Path, score: Score, name: str
+) -> None:
+    shutil.copytree(models[name], tmp_path / "pickled")
+    manifest = json.loads((tmp_path / "pickled/saved_model.json").read_text())
+    manifest["scorer"] = {"compiled": False, "reason": "to be tried"}
+    (tmp_path / "pickled/saved_model.json").write_text(json.dumps(manifest))
+    source = write_rows(tmp_path / "in.csv", draw_rows(80, faults=True))
+    found = []
+    for model in (models[name], tmp_path / "pickled"):
+        assert score(model, source, tmp_path / "out.parquet").returncode == 0
+        found.append(pq.read_table(tmp_path / "out.parquet").drop_columns("scored_at"))
+    assert found[0].equals(found[1])
+
+
+def test_compiled_model_scores_without_scikit_learn(model: Path, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.csv", [ROW, LATER])
+    code = "import sys; from app import score_file; score_file.main(sys.argv[1:])\n"
+    code += "print([m for m in ('sklearn', 'joblib') if m in sys.modules])"
+    flags = ["--model-dir", model, "--input", source, "--output", tmp_path / "out.parquet"]
+    argv = [sys.executable, "-c", code, *map(str, flags)]
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_numbers_of_a_csv_read_back_as_the_same_numbers(models: dict[str, Path], tmp_path: Path, score: Score) -> None:
     source = write_rows(tmp_path / "in.csv", draw_rows(100))
     for ending in ("csv", "parquet"):
@@ -300,17 +325,17 @@ def test_row_without_a_finite_answer_is_rejected_as_by_the_api(
 ) -> None:
     from app import scoring_blocks
 
-    answer = scoring_blocks.predict_table
+    answer = scoring_blocks.predict_block
 
-    def overflow(estimator: object, X: pd.DataFrame, contract: object) -> object:
-        predictions = answer(estimator, X, contract)
+    def overflow(table: pa.Table, model: object) -> object:
+        predictions = answer(table, model)
         if predictions.probabilities is None:
             predictions.values[1] = float("inf")
         else:
             predictions.probabilities[1, 0] = float("nan")
         return predictions
 
-    monkeypatch.setattr(scoring_blocks, "predict_table", overflow)
+    monkeypatch.setattr(scoring_blocks, "predict_block", overflow)
     rows = [ROW, LATER, [*ROW[:3], "", *ROW[4:]], ROW]
     for name in ("regression-linear", "multiclass-linear"):
         done = score(models[name], write_rows(tmp_path / "in.csv", rows), tmp_path / "out.csv")

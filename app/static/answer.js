@@ -1,0 +1,79 @@
+// The prediction: the number or class, how sure it is, and what the model has not seen.
+
+import { find, make } from "./dom.js";
+import { formatNumber, formatShare } from "./format.js";
+
+const MAX_CLASSES = 8;
+
+// Returns the sentence to speak.
+export function showAnswer(answer, { target, task }, confidence) {
+  const span = target.max - target.min;
+  const isNumber = task === "regression";
+  const said = isNumber ? formatNumber(answer.prediction, span) : String(answer.prediction);
+  const value = make("data", { value: answer.prediction, title: answer.prediction }, said);
+  const sure = describeSureness(answer, confidence, span);
+  find("headline").replaceChildren(make("span", { class: "name" }, target.name), value);
+  find("detail").replaceChildren(
+    ...(sure ? [make("p", {}, sure)] : []),
+    ...(isNumber ? showScale(answer, target, span) : [showShares(answer)]),
+    ...(answer.warnings.length ? [showWarnings(answer.warnings)] : []),
+  );
+  setState("");
+  const warned = answer.warnings.length ? ` Warnings: ${answer.warnings.join("; ")}.` : "";
+  return `${target.name}: ${said}. ${sure}${warned}`;
+}
+
+export function showRefusal(message, { target }) {
+  find("headline").replaceChildren(make("span", { class: "name" }, target.name), make("p", { class: "fault" }, message));
+  find("detail").replaceChildren();
+  setState("refused");
+  return message;
+}
+
+export function setState(state) {
+  find("answer").dataset.state = state;
+}
+
+function describeSureness({ prediction, interval, prediction_set: set }, confidence, span) {
+  const often = confidence ? formatShare(confidence) : "most";
+  if (interval) {
+    const [low, high] = interval.map((end) => formatNumber(end, span));
+    return `For ${often} of rows the true value lies within ${low} to ${high}.`;
+  }
+  if (!set) return "";
+  const others = set.filter((name) => name !== prediction).map((name) => `“${name}”`);
+  if (!others.length) return `No other class comes into question; that holds for ${often} of rows.`;
+  return `${others.join(", ")} may be it as well: the true class is among these for ${often} of rows.`;
+}
+
+// The answer and its interval on the range that the target had in training.
+function showScale({ prediction, interval }, { min, max }, span) {
+  if (!(span > 0)) return [];
+  const ends = interval || [prediction, prediction];
+  const low = Math.min(min, ends[0], prediction), high = Math.max(max, ends[1], prediction);
+  const place = (value) => `${(100 * (value - low)) / (high - low)}%`;
+  const band = make("i"), known = make("u"), mark = make("b");
+  Object.assign(known.style, { left: place(min), right: `calc(100% - ${place(max)})` });
+  Object.assign(band.style, { left: place(ends[0]), right: `calc(100% - ${place(ends[1])})` });
+  mark.style.left = place(prediction);
+  const isWider = low < min || high > max;
+  const told = `${isWider ? "" : "range "}in training${isWider ? ` ${formatNumber(min, span)} to ${formatNumber(max, span)}` : ""}`;
+  const labels = [formatNumber(low, span), told, formatNumber(high, span)].map((label) => make("span", {}, label));
+  return [make("div", { class: "scale", "aria-hidden": "true" }, known, band, mark), make("div", { class: "ends" }, ...labels)];
+}
+
+function showShares({ probabilities, prediction }) {
+  const shares = Object.entries(probabilities || {}).sort((one, other) => other[1] - one[1]);
+  const rows = shares.slice(0, MAX_CLASSES).map(([name, share]) => {
+    const bar = make("i");
+    bar.style.width = `${100 * share}%`;
+    const isChosen = name === String(prediction);
+    return make("li", { class: isChosen ? "chosen" : "" }, make("span", { class: "name" }, name),
+      make("data", { value: share, title: share }, formatShare(share)), make("span", { class: "bar", "aria-hidden": "true" }, bar));
+  });
+  if (shares.length > MAX_CLASSES) rows.push(make("li", { class: "hint" }, `and ${shares.length - MAX_CLASSES} more classes`));
+  return make("ul", { class: "shares", "aria-label": "Probabilities" }, ...rows);
+}
+
+const showWarnings = (warnings) =>
+  make("ul", { class: "findings", "aria-label": "Warnings" }, ...warnings.map((warning) => make("li", {}, warning)));

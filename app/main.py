@@ -19,6 +19,7 @@ from app.errors import add_error_handlers
 from app.front import Front
 from app.model_host import ModelHost
 from app.openapi import describe_errors
+from app.page import add_page
 from app.routes import health, model, predict
 from app.settings import Settings, read_settings
 from data_ingestion.handoff import PipelineError
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> Front:
     app.include_router(predict.router, dependencies=guard, responses=refusals)
     app.include_router(model.router, dependencies=guard, responses=refusals)
     app.include_router(health.router)
+    add_page(app)
     if settings.docs:
         add_docs(app)
     app.state.direct = DirectPredictions(app.state.host, settings)

@@ -13,11 +13,13 @@ from time import perf_counter
 from fastapi import FastAPI
 from starlette.datastructures import State
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access_log import AccessLog, RequestIds
 from app.direct import PREDICT, DirectPredictions
 from app.errors import ApiError, build_refusal
+from app.metrics import Metrics
 from app.overload import LIGHT_DIGITS, Admission, HeavyRequest, encode_overloaded
 from app.security_headers import CLOSE, NO_SNIFFING, NO_STORE, Header, complete_headers
 from app.settings import Settings
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER: Header = (b"retry-after", b"1")
 JSON: Header = (b"content-type", b"application/json")
 LONG = b"?" * (LIGHT_DIGITS + 1)  # the length of a body that announces none
+OTHER = "other"  # all paths that are none of a route, for /metrics
 TOO_SLOW = "The request did not come whole in time. Send it again, faster."
 NO_KEY = "Send a valid API key in the header X-API-Key."
 
@@ -41,14 +44,17 @@ class Front:
     fastapi : answers everything but predictions
     direct : answers predictions
     settings : limits and keys
+    metrics : counts requests
     """
 
-    def __init__(self, fastapi: FastAPI, direct: DirectPredictions, settings: Settings) -> None:
+    def __init__(self, fastapi: FastAPI, direct: DirectPredictions, settings: Settings, metrics: Metrics) -> None:
         self.fastapi = fastapi
         self.direct = direct
         self.host = direct.host
         self.settings = settings
         self.keys = settings.keys
+        self.metrics = metrics
+        self.paths = frozenset(route.path for route in fastapi.routes if isinstance(route, Route))
         self.ids = RequestIds()
         self.log = AccessLog()
         self.shutdown = Shutdown(settings.shutdown_delay_s)
@@ -67,6 +73,7 @@ class Front:
             await self.fastapi(scope, receive, send)
             return
         started = perf_counter()
+        self.metrics.enter()
         scope["given"] = given = dict(scope["headers"])
         request_id = self.ids.take(given.get(b"x-request-id"))
         status = sent = 0
@@ -90,7 +97,10 @@ class Front:
         try:
             await self.inner(scope, receive, send_completed)
         finally:
-            self.log.add(scope, request_id, status, perf_counter() - started, sent)
+            seconds, path = perf_counter() - started, scope["path"]
+            self.metrics.observe(path if path in self.paths else OTHER, status, seconds)
+            self.metrics.leave()
+            self.log.add(scope, request_id, status, seconds, sent)
 
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in or refuse it, and pass it on to who answers it."""
@@ -110,6 +120,7 @@ class Front:
             await build_refusal(ApiError(401, NO_KEY), self.host.version)(scope, receive, send)
             return
         served = self.host.served
+        scope["model_version"] = served and served.version  # the one that answers: it is taken before anything waits
         is_batch = path != PREDICT
         if is_batch or len(given.get(b"content-length", LONG)) > LIGHT_DIGITS or (served and not served.is_light):
             await self.answer_heavy(scope, receive, send, is_batch)

@@ -16,6 +16,7 @@ from app.bodies import check_body, parse_json
 from app.body_limit import BATCH, check_length, choose_limit
 from app.dependencies import check_key
 from app.errors import BUG, ApiError, build_refusal
+from app.metrics import Metrics
 from app.model_host import ModelHost, Served
 from app.predictions import predict_batch, predict_one, to_json
 from app.settings import Settings
@@ -64,14 +65,16 @@ class DirectPredictions:
     Parameters
     ----------
     host : holds the model
-    settings : limits and keys
+    settings : limits
+    metrics : counts rows and warnings
     """
 
     PATHS: ClassVar = (PREDICT, BATCH)
 
-    def __init__(self, host: ModelHost, settings: Settings) -> None:
+    def __init__(self, host: ModelHost, settings: Settings, metrics: Metrics) -> None:
         self.host = host
         self.settings = settings
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a prediction, or refuse it."""
@@ -102,22 +105,22 @@ class DirectPredictions:
         content = await read_content(receive, length, choose_limit(scope["path"], self.settings.max_body_bytes))
         check_body(content, kind, encoding)
         if not is_single:
-            parts = predict_json(served, content, self.settings.max_batch_rows)
+            parts = predict_json(served, content, self.settings.max_batch_rows, self.metrics)
             chunk, is_last = await run_sync(take_chunk, parts)
             return Reply(chunk, rest=None if is_last else parts)
         if served.is_light and len(content) <= LIGHT_BYTES:
-            return Reply(predict_row(served, content))
-        return Reply(await run_sync(predict_row, served, content))
+            return Reply(predict_row(served, content, self.metrics))
+        return Reply(await run_sync(predict_row, served, content, self.metrics))
 
 
-def predict_row(served: Served, content: bytes) -> bytes:
+def predict_row(served: Served, content: bytes, metrics: Metrics) -> bytes:
     """Return the answer to the JSON of one row."""
-    return to_json(predict_one(served, parse_json(content)))
+    return to_json(predict_one(served, parse_json(content), metrics))
 
 
-def predict_json(served: Served, content: bytes, max_rows: int) -> Iterator[bytes]:
+def predict_json(served: Served, content: bytes, max_rows: int, metrics: Metrics) -> Iterator[bytes]:
     """Yield the answer to the JSON of many rows."""
-    yield from predict_batch(served, parse_json(content), max_rows)
+    yield from predict_batch(served, parse_json(content), max_rows, metrics)
 
 
 def take_chunk(parts: Iterator[bytes]) -> tuple[bytes, bool]:

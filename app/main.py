@@ -17,10 +17,12 @@ from app.direct import DirectPredictions
 from app.docs import add_docs
 from app.errors import add_error_handlers
 from app.front import Front
+from app.metrics import Metrics
 from app.model_host import ModelHost
 from app.openapi import describe_errors
 from app.page import add_page
 from app.routes import health, model, predict
+from app.routes import metrics as metrics_route
 from app.settings import Settings, read_settings
 from data_ingestion.handoff import PipelineError
 
@@ -48,7 +50,8 @@ def create_app(settings: Settings) -> Front:
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.settings = settings
-    app.state.host = ModelHost(settings.model_folder, settings.model_poll_s)
+    app.state.metrics = metrics = Metrics(settings.metrics_dir)
+    app.state.host = ModelHost(settings.model_folder, settings.model_poll_s, metrics)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     add_error_handlers(app)
     guard = [Depends(check_api_key)] if settings.needs_key else []
@@ -56,11 +59,12 @@ def create_app(settings: Settings) -> Front:
     app.include_router(predict.router, dependencies=guard, responses=refusals)
     app.include_router(model.router, dependencies=guard, responses=refusals)
     app.include_router(health.router)
+    app.include_router(metrics_route.router)
     add_page(app)
     if settings.docs:
         add_docs(app)
-    app.state.direct = DirectPredictions(app.state.host, settings)
-    front = app.state.front = Front(app, app.state.direct, settings)
+    app.state.direct = DirectPredictions(app.state.host, settings, metrics)
+    front = app.state.front = Front(app, app.state.direct, settings, metrics)
     return front
 
 
@@ -69,6 +73,7 @@ async def run_host(app: FastAPI) -> AsyncIterator[None]:
     """Load the model before the first request, and watch for another until the server stops."""
     configure_logging(app.state.settings.log_level)
     host: ModelHost = app.state.host
+    app.state.metrics.start()
     await host.reload()
     watcher = asyncio.create_task(host.watch())
     async with app.state.front.run():
@@ -76,6 +81,7 @@ async def run_host(app: FastAPI) -> AsyncIterator[None]:
     watcher.cancel()
     with suppress(asyncio.CancelledError):
         await watcher
+    app.state.metrics.stop()
 
 
 def configure_logging(level: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from anyio.to_thread import run_sync
 
 from app.errors import ApiError
+from app.metrics import Metrics
 from app.row_reader import RowReader
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Contract
@@ -72,9 +73,10 @@ class ModelHost:
     One task does all the loading, so there are never two loads at once, and the last model written wins.
     """
 
-    def __init__(self, folder: Path, poll_s: float) -> None:
+    def __init__(self, folder: Path, poll_s: float, metrics: Metrics) -> None:
         self.folder = folder
         self.poll_s = poll_s
+        self.metrics = metrics
         self.served: Served | None = None
         self.refused: str | None = "it has not been loaded yet"  # why the folder's model is not the one served
         self._seen: tuple[Stamp, ...] = (None, None, None)
@@ -114,14 +116,18 @@ class ModelHost:
         try:
             self.served = await run_sync(load_served, self.folder, abandon_on_cancel=True)
             self.refused = None
+            self.metrics.set_model(self.served.version)
+            self.metrics.count_load("served")
             logger.info("serving model %s from %s", self.served.version, self.folder)
         except PipelineError as err:
             known, self.refused = self.refused, hide_paths(str(err), self.folder)
             if self.refused != known:
+                self.metrics.count_load("refused")
                 logger.error("the model was refused, %s: %s", self._say_what_serves(), err)
         except Exception as err:  # whatever a model does when it is opened, the server stays up
             known, self.refused = self.refused, f"it cannot be opened ({type(err).__name__})."
             if self.refused != known:
+                self.metrics.count_load("refused")
                 logger.exception("the model cannot be opened, %s", self._say_what_serves())
 
     def _say_what_serves(self) -> str:

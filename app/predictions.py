@@ -2,24 +2,27 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from app.bodies import refuse
 from app.errors import ApiError, ErrorList
+from app.metrics import Metrics
 from app.model_host import Served
 from models.artifact import Row
 
 SLICE_ROWS = 1_024  # of a batch, answered together: enough for numpy, and other requests get their turn in between
 
-JsonAnswer = dict[str, object]  # as in schemas.py, without what is not there
+JsonAnswer = dict[str, Any]  # as in schemas.py, without what is not there
 
 _encoder = msgspec.json.Encoder()
 
 
-def predict_one(served: Served, value: object) -> JsonAnswer:
-    """Return the answer for one JSON object, see `schemas.Prediction`.
+def predict_one(served: Served, value: object, metrics: Metrics) -> JsonAnswer:
+    """Return the answer for one JSON object, see `schemas.Prediction`; it is counted in `metrics`.
 
     Raises
     ------
@@ -31,12 +34,14 @@ def predict_one(served: Served, value: object) -> JsonAnswer:
         row, warnings = read
         answer = next(iterate_answers(served, [row], [warnings], make_ids(1)))
         if answer is not None:
+            count_answers(metrics, served, [warnings], 0)
             return {"prediction": answer.pop("prediction"), "model_version": served.version} | answer
         add_no_answer(errors)
+    count_answers(metrics, served, [], 1)
     raise ApiError(422, "The row was refused; see errors.", errors)
 
 
-def predict_batch(served: Served, values: object, max_rows: int) -> Iterator[bytes]:
+def predict_batch(served: Served, values: object, max_rows: int, metrics: Metrics) -> Iterator[bytes]:
     """Yield the JSON of the answers for an array of objects, see `schemas.BatchPrediction`; bad rows by their index.
 
     Raises
@@ -50,7 +55,9 @@ def predict_batch(served: Served, values: object, max_rows: int) -> Iterator[byt
     errors = ErrorList()
     lead = b'{"model_version":%b,"predictions":[' % to_json(served.version)
     for start in range(0, len(values), SLICE_ROWS):
-        answers = predict_slice(served, values[start : start + SLICE_ROWS], start, errors)
+        part = values[start : start + SLICE_ROWS]
+        answers = predict_slice(served, part, start, errors)
+        count_answers(metrics, served, [answer["warnings"] for answer in answers], len(part) - len(answers))
         if answers:
             yield lead + to_json(answers)[1:-1]
             lead = b","
@@ -103,6 +110,13 @@ def iterate_answers(
         if shares is not None:
             answer["probabilities"] = dict(zip(served.labels, shares[place], strict=True))
         yield answer | served.describe_uncertainty(value, None if shares is None else shares[place])
+
+
+def count_answers(metrics: Metrics, served: Served, warnings: Sequence[list[str]], refused: int) -> None:
+    """Count rows that were answered, with their warnings, and rows that were refused."""
+    metrics.count_rows(len(warnings), refused)
+    if any(warnings):
+        metrics.count_warnings(Counter(served.reader.meanings[text] for texts in warnings for text in texts))
 
 
 def add_no_answer(errors: ErrorList, index: int | None = None) -> None:

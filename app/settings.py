@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     write_timeout_s: float = Field(30, gt=0, description="in which an answer has to be taken")
     shutdown_delay_s: float = Field(0, ge=0, description="from SIGTERM to the last new connection")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="whose pages may ask; none by default")
+    metrics_dir: Path | None = Field(None, description="where workers share /metrics; None finds a place")
     docs: bool = Field(True, description="whether /docs and /openapi.json are there")
     access_log: bool = Field(True, description="a line of JSON for each request on stdout")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="of the API's own messages")

@@ -15,6 +15,7 @@ from small_models import GOOD, build_contract, write_small_model
 from app import direct, predictions
 from app.bodies import _parse_thoroughly, parse_json
 from app.errors import ApiError, ErrorList
+from app.metrics import Metrics
 from app.model_host import load_served
 from app.predictions import predict_batch, predict_one
 from app.row_reader import RowReader
@@ -112,13 +113,13 @@ def test_batch_of_several_slices_answers_every_row_as_alone(tmp_path: Path, smal
     served = load_served(tmp_path)
     rows: list[object] = [GOOD | {"floor area": 20.5 + 3 * place} for place in range(2 * small_slices + 3)]
     rows[small_slices] = {"floor area": "wide"}
-    parts = list(predict_batch(served, rows, len(rows)))
+    parts = list(predict_batch(served, rows, len(rows), Metrics()))
     answer = json.loads(b"".join(parts))
     assert len(parts) == 4
     assert [row["index"] for row in answer["predictions"]] == [i for i in range(len(rows)) if i != small_slices]
     assert {error["index"] for error in answer["errors"]} == {small_slices}
     for row in answer["predictions"]:
-        alone = predict_one(served, rows[row["index"]])
+        alone = predict_one(served, rows[row["index"]], Metrics())
         assert row["probabilities"] == pytest.approx(alone["probabilities"], rel=1e-9)
         assert row["prediction_set"] == alone["prediction_set"]
         assert row["prediction_set"] == [name for name, share in row["probabilities"].items() if share >= 0.3]
@@ -126,7 +127,7 @@ def test_batch_of_several_slices_answers_every_row_as_alone(tmp_path: Path, smal
 
 def test_interval_is_around_the_answer(tmp_path: Path) -> None:
     write_small_model(tmp_path, uncertainty=Intervals(confidence=0.8, edges=[], low=[-7.5], high=[2.0]).model_dump())
-    answer = predict_one(load_served(tmp_path), GOOD)
+    answer = predict_one(load_served(tmp_path), GOOD, Metrics())
     assert answer["interval"] == (answer["prediction"] - 7.5, answer["prediction"] + 2.0)
 
 
@@ -136,10 +137,10 @@ def test_answer_in_chunks_is_the_answer_in_one(tmp_path: Path, monkeypatch: pyte
     write_small_model(tmp_path)
     served = load_served(tmp_path)
     content = json.dumps([{}] * n_bad + [GOOD] * 9).encode()
-    whole, is_last = direct.take_chunk(direct.predict_json(served, content, 10_000))
+    whole, is_last = direct.take_chunk(direct.predict_json(served, content, 10_000, Metrics()))
     assert is_last
     monkeypatch.setattr(direct, "CHUNK_BYTES", 1)
-    parts = direct.predict_json(served, content, 10_000)
+    parts = direct.predict_json(served, content, 10_000, Metrics())
     chunks = []
     while not (chunk := direct.take_chunk(parts))[1]:
         chunks.append(chunk[0])

@@ -26,6 +26,7 @@ CODES = {
     413: "too_large",
     415: "wrong_content_type",
     422: "invalid",
+    431: "headers_too_large",
     500: "internal_error",
     503: "no_model",
 }

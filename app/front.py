@@ -32,6 +32,8 @@ RETRY_AFTER: Header = (b"retry-after", b"1")
 JSON: Header = (b"content-type", b"application/json")
 LONG = b"?" * (LIGHT_DIGITS + 1)  # the length of a body that announces none
 OTHER = "other"  # all paths that are none of a route, for /metrics
+MAX_HEADERS, MAX_HEADER_BYTES = 100, 8_192
+TOO_LONG_HEADERS = f"The headers are too long: at most {MAX_HEADERS}, of {MAX_HEADER_BYTES:,} bytes together."
 TOO_SLOW = "The request did not come whole in time. Send it again, faster."
 NO_KEY = "Send a valid API key in the header X-API-Key."
 
@@ -105,6 +107,9 @@ class Front:
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in or refuse it, and pass it on to who answers it."""
         given = scope["given"]
+        if len(scope["headers"]) > MAX_HEADERS or sum(map(len, given.values())) > MAX_HEADER_BYTES:
+            await build_refusal(ApiError(431, TOO_LONG_HEADERS), self.host.version)(scope, receive, send)
+            return
         name = None
         if self.keys.is_on:
             scope["key_name"] = name = self.keys.find_name(given.get(b"x-api-key"))

@@ -60,6 +60,8 @@ class Metrics:
         and so it does, with a warning, where no folder can be written.
         """
         folders = list_folders(self.folder)
+        if folders is None:
+            return
         for folder in folders:
             try:
                 make_folder(folder, is_private=folder != self.folder)
@@ -70,9 +72,8 @@ class Metrics:
             if folder != self.folder:
                 sweep_leftovers(folder.parent)
             return
-        if folders:
-            tried = ", ".join(map(str, folders))
-            logger.warning("cannot write %s: /metrics shows one worker at a time. Set METRICS_DIR to a folder.", tried)
+        tried = ", ".join(map(str, folders)) or "temporary files"
+        logger.warning("cannot write %s: /metrics shows one worker at a time. Set METRICS_DIR to a folder.", tried)
 
     def stop(self) -> None:
         """Leave the numbers to the other workers; this one lives no longer, as they see it."""

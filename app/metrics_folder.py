@@ -23,8 +23,8 @@ PREFIX = "model-api-"
 MEMORY = Path("/dev/shm")
 
 
-def list_folders(given: Path | None) -> list[Path]:
-    """Return the folders to try, the best first; none when there are no other workers.
+def list_folders(given: Path | None) -> list[Path] | None:
+    """Return the folders to try, the best first; None when there are no other workers.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def list_folders(given: Path | None) -> list[Path]:
         return [given]
     parent = multiprocessing.parent_process()
     if parent is None:
-        return []
+        return None
     # The key that the parent gives to all its children and to nobody else, whenever it starts them.
     secret = bytes(multiprocessing.current_process().authkey)
     name = f"{PREFIX}{parent.pid}-{hashlib.sha256(secret).hexdigest()[:16]}"

@@ -1,5 +1,6 @@
 """What the API counts: the numbers of all workers, also of those that were killed."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -162,6 +163,15 @@ def test_without_a_folder_each_worker_counts_for_itself_and_the_log_says_so(tmp_
     assert "Set METRICS_DIR to a folder." in caplog.text
     metrics.count_rows(1, 0)
     assert read(metrics)["model_api_rows_total", "answered"] == 1
+
+
+def test_workers_without_any_folder_say_so_and_a_process_alone_does_not(monkeypatch, caplog):
+    monkeypatch.setattr(metrics_folder, "list_bases", list)
+    Metrics().start()
+    assert not caplog.text
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    Metrics().start()
+    assert "cannot write temporary files: /metrics shows one worker at a time" in caplog.text
 
 
 @pytest.mark.skipif(os.name != "posix", reason="this system has no such links")

@@ -13,7 +13,6 @@ from time import perf_counter
 from fastapi import FastAPI
 from starlette.datastructures import State
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access_log import AccessLog, RequestIds
@@ -31,7 +30,7 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER: Header = (b"retry-after", b"1")
 JSON: Header = (b"content-type", b"application/json")
 LONG = b"?" * (LIGHT_DIGITS + 1)  # the length of a body that announces none
-OTHER = "other"  # all paths that are none of a route, for /metrics
+OTHER = "other"  # what no route answers, in /metrics
 MAX_HEADERS, MAX_HEADER_BYTES = 100, 8_192
 TOO_LONG_HEADERS = f"The headers are too long: at most {MAX_HEADERS}, of {MAX_HEADER_BYTES:,} bytes together."
 TOO_SLOW = "The request did not come whole in time. Send it again, faster."
@@ -56,7 +55,6 @@ class Front:
         self.settings = settings
         self.keys = settings.keys
         self.metrics = metrics
-        self.paths = frozenset(route.path for route in fastapi.routes if isinstance(route, Route))
         self.ids = RequestIds()
         self.log = AccessLog()
         self.shutdown = Shutdown(settings.shutdown_delay_s)
@@ -99,8 +97,8 @@ class Front:
         try:
             await self.inner(scope, receive, send_completed)
         finally:
-            seconds, path = perf_counter() - started, scope["path"]
-            self.metrics.observe(path if path in self.paths else OTHER, status, seconds)
+            seconds = perf_counter() - started
+            self.metrics.observe(name_route(scope), status, seconds)
             self.metrics.leave()
             self.log.add(scope, request_id, status, seconds, sent)
 
@@ -181,6 +179,13 @@ class Front:
     def encode_too_slow(self) -> bytes:
         """Return the body of the refusal for a request that does not come whole in time."""
         return bytes(build_refusal(ApiError(408, TOO_SLOW), self.host.version).body)
+
+
+def name_route(scope: Scope) -> str:
+    """Return the path of the route that answered, as /metrics names it: clients cannot make up others."""
+    if scope.get("is_prediction"):
+        return str(scope["path"])
+    return getattr(scope.get("route"), "path", OTHER)
 
 
 def allow_origins(app: ASGIApp, settings: Settings) -> CORSMiddleware:

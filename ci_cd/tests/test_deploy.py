@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from compiled_models import write_compiled_model
 from conftest import REPOSITORY, clean_environment
-from running_server import write_light_model
 from small_models import GOOD
 
 from app.main import app
@@ -83,7 +83,7 @@ print(*{sys.modules[name].__file__ for name in ours})
 
 
 def test_the_image_holds_all_that_the_api_imports_and_no_more(image, tmp_path):
-    write_light_model(tmp_path)
+    write_compiled_model(tmp_path)
     environment = clean_environment() | {"MODEL_DIR": str(tmp_path), "PYTHONPATH": str(image)}
     bodies = json.dumps([("/predict", GOOD), ("/predict/batch", [GOOD])])
     done = run(sys.executable, "-W", "ignore", "-c", USE, bodies, cwd=image, env=environment)

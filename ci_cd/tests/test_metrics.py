@@ -2,23 +2,24 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from socket import socket
-from urllib.error import URLError
-from urllib.request import urlopen
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPException
 
 import pytest
-from conftest import REPOSITORY, clean_environment
+from compiled_models import write_compiled_model
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import metric_slots, metrics_folder
 from app.metrics import Metrics
+
+if os.name == "posix":
+    from running_server import ROW, run_server, wait_until
 
 
 def parse(content):
@@ -208,84 +209,71 @@ def test_only_folders_of_servers_that_are_gone_are_swept(tmp_path, start):
 
 # Real workers
 
-APP = """
-import os
-from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+def read_workers(server, number):
+    """Return the metrics once so many workers live and serve the model."""
+    seen = {}
 
-from app.metrics import Metrics
-from app.routes import metrics
+    def has_workers():
+        try:
+            with server.open_http() as client:
+                client.request("GET", "/metrics")
+                seen.clear()
+                seen.update(parse(client.getresponse().read()))
+        except (OSError, HTTPException):  # asked of the one that was killed
+            return False
+        counts = seen["model_api_workers",], seen.get(("model_api_model_info", "0123456789ab"))
+        return counts == (number, number)
 
-
-@asynccontextmanager
-async def run(app):
-    app.state.metrics.start()
-    yield
-
-
-app = FastAPI(lifespan=run)
-app.state.metrics = Metrics()
-app.include_router(metrics.router)
-
-
-@app.get("/count")
-async def count() -> int:
-    app.state.metrics.enter()
-    app.state.metrics.observe("/count", 200, 0.001)
-    return os.getpid()
-"""
+    wait_until(has_workers)
+    return seen
 
 
 @contextmanager
-def run_workers(folder, port, **environment):
-    """Run the app above, and remove what the next server would have swept."""
-    (folder / "counting.py").write_text(APP)
-    command = [sys.executable, "-m", "uvicorn", "counting:app", "--port", str(port), "--log-level", "warning"]
-    environment = clean_environment() | environment | {"PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}"}
-    with subprocess.Popen(command, cwd=folder, env=environment) as server:
-        try:
-            yield server
-        finally:
-            server.terminate()
-            server.wait()
-            for base in metrics_folder.list_bases():
-                for left in base.glob(f"model-api-{server.pid}-*"):
-                    shutil.rmtree(left)
+def begin_requests(server, number):
+    """Send the beginning of so many requests, each on a connection of its own, and give the connections."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect(timeout_s=0.2)) for _ in range(number)]
+        for connection in connections:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n")
+        yield connections
 
 
-def fetch(port, path):
-    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-        return answer.read()
+def is_open(connection):
+    try:
+        return connection.recv(1) != b""
+    except TimeoutError:
+        return True
+    except ConnectionError:
+        return False
 
 
-def wait_for_workers(port, number):
-    """Return the metrics once so many workers live."""
-    for _ in range(300):
-        try:
-            seen = parse(fetch(port, "/metrics"))
-        except (URLError, ConnectionError):
-            seen = {}
-        if seen.get(("model_api_workers",)) == number:
-            return seen
-        time.sleep(0.1)
-    pytest.fail(f"there were never {number} workers")
+def remove_folder(server):
+    """Remove what the next server would have swept."""
+    for base in metrics_folder.list_bases():
+        for left in base.glob(f"model-api-{server.process.pid}-*"):
+            shutil.rmtree(left)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="this system has no kill -9")
 def test_sums_stay_exact_and_gauges_vanish_when_a_worker_is_killed(tmp_path):
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with run_workers(tmp_path, port, WEB_CONCURRENCY="2"):
-        wait_for_workers(port, 2)
-        pids = [int(fetch(port, "/count")) for _ in range(150)]
-        assert parse(fetch(port, "/metrics"))["model_api_requests_in_flight",] == 150
-        os.kill(pids[-1], signal.SIGKILL)
-        wait_for_workers(port, 1)
-        seen = wait_for_workers(port, 2)
-        assert seen["model_api_requests_in_flight",] == 150 - pids.count(pids[-1])
-        pids = [int(fetch(port, "/count")) for _ in range(150)]
-        seen = parse(fetch(port, "/metrics"))
-        assert seen["model_api_requests_total", "/count", "200"] == 300
-        assert seen["model_api_request_seconds_count", "/count"] == 300
+    write_compiled_model(tmp_path)
+    with run_server(tmp_path, WEB_CONCURRENCY=2) as server:
+        try:
+            read_workers(server, 2)
+            for _ in range(150):
+                assert server.ask("/predict", ROW)[0] == 200
+            with begin_requests(server, 8) as connections:
+                wait_until(lambda: read_workers(server, 2)["model_api_requests_in_flight",] == 9)  # with /metrics
+                killed = int(re.search(r"Started server process \[(\d+)\]", server.stderr.read_text())[1])
+                os.kill(killed, signal.SIGKILL)
+                read_workers(server, 1)
+                seen = read_workers(server, 2)
+                assert seen["model_api_requests_in_flight",] == 1 + sum(map(is_open, connections))
+            for _ in range(150):
+                assert server.ask("/predict", ROW)[0] == 200
+            seen = read_workers(server, 2)
+            assert seen["model_api_rows_total", "answered"] == 300
+            assert seen["model_api_requests_total", "/predict", "200"] == 300
+        finally:
+            remove_folder(server)

@@ -193,6 +193,35 @@ def test_health_answers_while_every_worker_is_busy(tmp_path: Path, monkeypatch: 
 # What the API says of itself
 
 
+def test_metrics_count_requests_rows_warnings_and_models(tmp_path: Path) -> None:
+    write_small_model(tmp_path)
+    with serve(tmp_path) as client:
+        client.post("/predict", json=GOOD | {"class": "z", "floor area": None})
+        client.post("/predict", json={})
+        client.post("/predict/batch", json=[GOOD, {}, GOOD | {"class": "z"}])
+        client.get("/secret/31337")
+        client.get("/health")
+        cut_manifest(tmp_path)
+        wait_until(lambda: 'loads_total{outcome="refused"} 1.0' in client.get("/metrics").text)
+        shown = client.get("/metrics").text
+    for line in (
+        'model_api_requests_total{path="/predict",status="200"} 1.0',
+        'model_api_requests_total{path="/predict",status="422"} 1.0',
+        'model_api_requests_total{path="/predict/batch",status="200"} 1.0',
+        'model_api_requests_total{path="other",status="404"} 1.0',
+        'model_api_requests_total{path="/health",status="200"} 1.0',
+        'model_api_request_seconds_count{path="/predict"} 2.0',
+        'model_api_rows_total{outcome="answered"} 3.0',
+        'model_api_rows_total{outcome="refused"} 2.0',
+        'model_api_warnings_total{feature="class",warning="unseen"} 2.0',
+        'model_api_warnings_total{feature="floor area",warning="missing"} 1.0',
+        'model_api_model_loads_total{outcome="served"} 1.0',
+        'model_api_model_info{model_version="0123456789ab"} 1.0',
+    ):
+        assert line in shown.splitlines()
+    assert "31337" not in shown
+
+
 def test_openapi_example_can_be_sent_as_it_is(any_task: TestClient) -> None:
     description = any_task.get("/openapi.json").json()
     for path in ("/predict", "/predict/batch"):

@@ -98,6 +98,7 @@ class Front:
             await self.inner(scope, receive, send_completed)
         finally:
             seconds = perf_counter() - started
+            status = status or scope.get("cut_off", 0)
             self.metrics.observe(name_route(scope), status, seconds)
             self.metrics.leave()
             self.log.add(scope, request_id, status, seconds, sent)

@@ -5,6 +5,7 @@ and closes them as their client might: the request that waits for its body then 
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -79,6 +80,8 @@ class SlowClients:
         now : by the clock of the event loop
         """
         before, self._waits = self._waits, {}
+        grace_s = self.server.config.timeout_graceful_shutdown
+        most_s = grace_s / 2 if grace_s and self.server.should_exit else math.inf  # before uvicorn cancels all tasks
         for each in list(self.server.server_state.connections):
             if not hasattr(each, "cycle"):  # no HTTP: a web socket
                 continue
@@ -89,7 +92,7 @@ class SlowClients:
             last, since = before.get(connection, (None, now))
             if last != wait:
                 since = now
-            if now - since <= self.limits[wait[0]]:
+            if now - since <= min(self.limits[wait[0]], most_s):
                 self._waits[connection] = wait, since
             else:
                 self.cut_off(connection, wait)
@@ -104,7 +107,7 @@ class SlowClients:
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             connection.transport.write(LINE + head + body)
         if connection.cycle is not None:
-            connection.cycle.scope["cut_off"] = True  # for the access log
+            connection.cycle.scope["cut_off"] = 408  # for the access log
         connection.transport.close()
 
 

@@ -1,0 +1,138 @@
+"""More than a worker can do: refused at once and in words, while the rest is answered and the server stays well."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from running_server import ROW, wait_until, write_light_model
+from small_models import GOOD
+
+from app.main import create_app
+from app.overload import Admission
+from app.settings import Settings
+
+BATCH = f"[{ROW.decode()}]".encode()
+JSON = {"Content-Type": "application/json"}
+
+
+@contextmanager
+def serve(folder: Path, **settings: object) -> Iterator[TestClient]:
+    app = create_app(Settings(model_dir=folder, access_log=False, **settings))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_light_model(folder)
+    return folder
+
+
+@contextmanager
+def hold_predictions(patch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Have predictions of batches wait, each in its thread, until the event is set."""
+    import app.direct
+
+    release, predict = threading.Event(), app.direct.predict_batch
+
+    def wait_and_predict(*args: object) -> object:
+        release.wait(30)
+        return predict(*args)
+
+    patch.setattr("app.direct.predict_batch", wait_and_predict)
+    try:
+        yield release
+    finally:
+        release.set()
+
+
+def check_overloaded(answer: httpx.Response) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["model_version"] == "0123456789ab"
+
+
+def test_batches_wait_for_their_turn_and_are_refused_when_too_many_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serve(folder, max_batches=1) as client,
+        hold_predictions(monkeypatch) as release,
+        ThreadPoolExecutor(9) as pool,
+    ):
+        asked = [pool.submit(client.post, "/predict/batch", content=BATCH, headers=JSON) for _ in range(9)]
+        wait_until(lambda: client.app.admission.waiting == 8)
+        for _ in range(3):
+            check_overloaded(client.post("/predict/batch", content=BATCH, headers=JSON))
+        assert client.post("/predict", json=GOOD).status_code == 200  # a light row waits for no batch
+        assert {client.get(path).status_code for path in ("/health", "/ready", "/metrics", "/model")} == {200}
+        assert not any(each.done() for each in asked)
+        release.set()
+        assert [each.result().status_code for each in asked] == [200] * 9
+        assert client.post("/predict/batch", content=BATCH, headers=JSON).status_code == 200
+        assert (client.app.admission.waiting, client.app.admission.kept) == (0, 0)
+
+
+def test_bodies_that_together_are_too_long_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b" " * 5_000 + BATCH
+    with serve(folder, max_batches=4, max_body_bytes=6_000) as client, hold_predictions(monkeypatch) as release:
+        with ThreadPoolExecutor(18) as pool:
+            asked = [pool.submit(client.post, "/predict/batch", content=content, headers=JSON) for _ in range(18)]
+            wait_until(lambda: client.app.admission.kept > 15 * 6_000)
+            check_overloaded(client.post("/predict/batch", content=content, headers=JSON))
+            release.set()
+            assert all(each.result().status_code in (200, 503) for each in asked)
+        assert client.post("/predict/batch", content=content, headers=JSON).status_code == 200
+        assert client.app.admission.kept == 0
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_endless_body_that_is_refused_ends_the_connection(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(Admission, "has_room_for_heavy", lambda *args: False)
+    with serve(folder) as client:
+        chunked = client.post(path, content=iter([ROW]), headers=JSON)
+        sized = client.post("/predict/batch", content=BATCH, headers=JSON)
+    check_overloaded(chunked)
+    assert (chunked.headers.get("connection"), sized.headers.get("connection")) == ("close", None)
+
+
+def test_round_of_the_loop_takes_on_as_many_light_rows_as_are_allowed() -> None:
+    async def ask_in_two_rounds() -> list[list[bool]]:
+        admission = Admission(max_pending=3, max_batches=1, max_body_bytes=1)
+        rounds = []
+        for _ in range(2):
+            asked = [asyncio.create_task(ask(admission)) for _ in range(5)]
+            rounds.append([await each for each in asked])
+        return rounds
+
+    async def ask(admission: Admission) -> bool:
+        return admission.has_room_for_light()
+
+    assert asyncio.run(ask_in_two_rounds()) == [[True, True, True, False, False]] * 2
+
+
+def test_burst_of_single_rows_is_answered_up_to_the_limit(folder: Path) -> None:
+    app = create_app(Settings(model_dir=folder, access_log=False, max_pending=5))
+
+    async def ask_at_once() -> list[httpx.Response]:
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
+        async with app.fastapi.router.lifespan_context(app.fastapi), client:
+            return await asyncio.gather(*(client.post("/predict", content=ROW, headers=JSON) for _ in range(20)))
+
+    answers = asyncio.run(ask_at_once())
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 1 <= len(refused) <= 15
+    for answer in refused:
+        check_overloaded(answer)
+    assert json.loads(answers[0].content)["model_version"] == "0123456789ab"

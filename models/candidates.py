@@ -18,7 +18,6 @@ METRICS: Mapping[Task, Metric] = {"regression": "rmse", "binary": "roc_auc", "mu
 GREATER_IS_BETTER: Mapping[Metric, bool] = {"rmse": False, "roc_auc": True, "log_loss": False}
 
 MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a fold is too few rows to say when to stop
-MIN_CLASS_ROWS_EARLY_STOPPING = 20
 MAX_ITERATIONS = 1_500
 FEW_ROWS_ITERATIONS = 150  # where a fold is too few rows to say when to stop
 MIN_SKEW = 1.0  # of a positive target: above it, a logarithmic scale is worth a try
@@ -106,9 +105,6 @@ def describe_problem(task: Task, X: pd.DataFrame, y: pd.Series, seed: int, **mor
     """
     classes = () if task == "regression" else tuple(sorted(y.unique()))
     codes = X[list_codes(X.columns)]
-    watch = len(y) >= MIN_ROWS_EARLY_STOPPING
-    if classes:
-        watch = watch and int(y.value_counts().min()) >= MIN_CLASS_ROWS_EARLY_STOPPING
     return Problem(
         task=task,
         columns=tuple(X.columns),
@@ -117,7 +113,7 @@ def describe_problem(task: Task, X: pd.DataFrame, y: pd.Series, seed: int, **mor
         most_codes=int(codes.to_numpy().max()) + 1 if codes.size else 0,
         classes=classes,
         seed=seed,
-        watch=watch,
+        watch=len(y) >= MIN_ROWS_EARLY_STOPPING,
         is_skewed=not classes and float(y.min()) >= 0 and skew(y.to_numpy(dtype=np.float64)) > MIN_SKEW,
         **more,  # type: ignore[arg-type]
     )

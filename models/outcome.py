@@ -16,11 +16,11 @@ from models.selection import (
     Choice,
     Limits,
     Trial,
-    choose_ensemble,
     choose_single,
     iterate_leaderboard,
     rank_trials,
 )
+from models.weighing import choose_ensemble
 
 SHOWN = 8  # candidates that are printed; all are in metrics.json
 
@@ -73,7 +73,7 @@ def list_choices(trials: Sequence[Trial], table: FoldTable, problem: Problem, li
         parts = zip(true, np.split(answers, sizes), strict=True)
         return np.array([score(table.metric, y, part, problem.classes) for y, part in parts])
 
-    ensemble = choose_ensemble(ranked, single, score_folds, table.metric, limits)
+    ensemble = choose_ensemble(ranked, single, score_folds, table.metric, limits, len(table.y), problem.seed)
     return [single] if ensemble is single else [ensemble, single]
 
 

@@ -1,6 +1,6 @@
-"""Which of the tried candidates answer, and with what weight."""
+"""What is known of the tried candidates, which of them is best alone, and what they may cost."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from models.candidates import GREATER_IS_BETTER, Candidate, Metric, iterate_settings
-from models.ensemble import average
 
-ROUNDS = 25  # of the greedy selection: weights are multiples of 1/25
-MAX_MEMBERS = 12  # of the best candidates, those that the selection looks at
-PATIENCE = 6  # rounds without a gain that end the selection
 MIN_GAIN = 0.001  # relative: what several models must win over the best one to be worth their time
 CONFIDENCE = 0.95
 
@@ -142,70 +138,6 @@ def choose_single(ranked: Sequence[Trial], metric: Metric, limits: Limits) -> Ch
     ties = [trial for trial in allowed if to_error(metric, trial.mean) <= best * (1 + MIN_GAIN)]
     chosen = min(ties, key=lambda trial: trial.n_trees)
     return Choice(chosen.candidate.name, ((chosen, 1.0),), chosen.mean)
-
-
-def choose_ensemble(
-    ranked: Sequence[Trial], single: Choice, score: Callable[[Floats], Floats], metric: Metric, limits: Limits
-) -> Choice:
-    """Return several candidates with weights where they do better together, else the single one.
-
-    Greedy selection with replacement (Caruana et al., ICML 2004): begin with the best, then add, time after time, the
-    one with which the mean of all answers is best.
-
-    Parameters
-    ----------
-    ranked : best first
-    single : the best one alone
-    score : (n_folds,) of the metric, for answers as `Trial.answers`
-    metric : says whether more is better
-    limits : what all together may cost
-
-    Returns
-    -------
-    Several only where the mean gain over the folds is larger than its standard error: weights are chosen on the rows
-    that show the gain, and with enough candidates chance alone shows one.
-    """
-    first = single.members[0][0]
-    if first.candidate.family == "dummy":
-        return single
-    others = [t for t in ranked if t is not first and t.candidate.family != "dummy" and limits.allow([t])]
-    pool = [t for t in [first, *others] if t.answers is not None][:MAX_MEMBERS]
-    answers = {id(trial): trial.answers for trial in pool if trial.answers is not None}
-    chosen = [first]
-    total = answers[id(first)]
-    best: tuple[float, list[Trial]] = (_mean_error(metric, score(total)), chosen)
-    for size in range(2, ROUNDS + 1):
-        options = [trial for trial in pool if limits.allow(_distinct([*chosen, trial]))]
-        errors = [_mean_error(metric, score((total + answers[id(trial)]) / size)) for trial in options]
-        place = int(np.argmin(errors))  # there is one option at least: the first
-        chosen = [*chosen, options[place]]
-        total = total + answers[id(options[place])]
-        if errors[place] < best[0]:
-            best = errors[place], chosen
-        elif size - len(best[1]) >= PATIENCE:
-            break
-    members = best[1]
-    weights = [(trial, sum(m is trial for m in members) / len(members)) for trial in _distinct(members)]
-    together = score(average([weight for _, weight in weights], [answers[id(trial)] for trial, _ in weights]))
-    if len(weights) < 2 or not _is_gain(score(answers[id(first)]), together, metric):
-        return single
-    return Choice("ensemble", tuple(weights), float(np.nanmean(together)))
-
-
-def _mean_error(metric: Metric, scores: Floats) -> float:
-    return to_error(metric, float(np.nanmean(scores)))
-
-
-def _is_gain(alone: Floats, together: Floats, metric: Metric) -> bool:
-    """Return whether several score better over the folds than one, by more than chance and a little."""
-    gains = (together - alone) * (1 if GREATER_IS_BETTER[metric] else -1)
-    gains = gains[~np.isnan(gains)]
-    chance = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
-    return float(gains.mean()) > max(chance, MIN_GAIN * _mean_error(metric, alone))
-
-
-def _distinct(trials: Sequence[Trial]) -> list[Trial]:
-    return list({id(trial): trial for trial in trials}.values())
 
 
 def iterate_leaderboard(ranked: Sequence[Trial], choice: Choice, n_folds: int) -> Iterator[dict[str, object]]:

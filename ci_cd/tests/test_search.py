@@ -20,8 +20,10 @@ from small_runs import assert_refused, build_columns, edit_schema, run_stages, w
 from models.candidates import Candidate, Problem, define_space, describe_problem, list_known_good
 from models.fold_encoding import encode_folds
 from models.fold_work import FoldTable, fit_fold, rank_auc
+from models.folds import FoldRequest, build_folds
 from models.search import Plan, Search, plan_trials, prepare_search, search
-from models.selection import Limits, Trial, choose_ensemble, choose_single, rank_trials
+from models.selection import Limits, Trial, choose_single, rank_trials
+from models.weighing import FEW_ROWS, choose_ensemble
 from models.workers import Workers
 
 TRAINING = ("load", "preprocess", "train")
@@ -138,7 +140,7 @@ def test_ensemble_weighs_errors_against_each_other() -> None:
     single = choose_single(ranked, "rmse", NO_LIMITS)
     assert single is not None
     assert (single.name, single.score) == ("a", 1.0)
-    ensemble = choose_ensemble(ranked, single, score_answers, "rmse", NO_LIMITS)
+    ensemble = choose_ensemble(ranked, single, score_answers, "rmse", NO_LIMITS, FEW_ROWS, 0)
     assert ensemble.score == pytest.approx(0)
     assert {trial.candidate.name: weight for trial, weight in ensemble.members} == pytest.approx(
         {"a": 2 / 3, "b": 1 / 3}
@@ -150,7 +152,7 @@ def test_ensemble_that_is_no_better_is_left() -> None:
     ranked = [make_trial("a", np.full(4, 1.0)), make_trial("b", np.full(4, 1.5))]
     single = choose_single(ranked, "rmse", NO_LIMITS)
     assert single is not None
-    assert choose_ensemble(ranked, single, score_answers, "rmse", NO_LIMITS) is single
+    assert choose_ensemble(ranked, single, score_answers, "rmse", NO_LIMITS, FEW_ROWS, 0) is single
 
 
 def test_ensemble_that_is_better_on_one_fold_only_is_left() -> None:
@@ -158,7 +160,32 @@ def test_ensemble_that_is_better_on_one_fold_only_is_left() -> None:
     a, b = make_trial("a", np.array([1.0, 1.0, 1.0, 1.0])), make_trial("b", np.array([-1.0, -1.0, 3.0, 3.0]))
     single = choose_single([a, b], "rmse", NO_LIMITS)
     assert single is not None
-    assert choose_ensemble([a, b], single, score_answers, "rmse", NO_LIMITS) is single
+    assert choose_ensemble([a, b], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS, 0) is single
+
+
+def test_few_rows_are_answered_by_several_of_the_best() -> None:
+    """Better together in the mean of the folds is enough, and none of the others has all the weight beside the best."""
+    a, b = make_trial("a", np.array([1.0, 1.0, 1.0, 1.0])), make_trial("b", np.array([-1.0, -1.0, 3.0, 3.0]))
+    c = make_trial("c", np.array([2.5, 2.5, -2.5, -2.5]))
+    single = choose_single([a, b, c], "rmse", NO_LIMITS)
+    assert single is not None
+    found = choose_ensemble([a, b, c], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS - 1, 0)
+    weights = {trial.candidate.name: weight for trial, weight in found.members}
+    assert set(weights) == {"a", "b", "c"}
+    assert sum(weights.values()) == pytest.approx(1)
+    assert found.score < 1
+    again = choose_ensemble([a, b, c], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS - 1, 0)
+    assert again.members == found.members
+
+
+def test_few_rows_keep_to_the_limits_over_all_bags() -> None:
+    trials = [make_trial(f"t{n}", np.roll([1.0, -1.0, 1.5, 1.0], n) + n / 100) for n in range(8)]
+    limits = Limits(max_trees=30)
+    ranked = rank_trials(trials, "rmse")
+    single = choose_single(ranked, "rmse", limits)
+    assert single is not None
+    found = choose_ensemble(ranked, single, score_answers, "rmse", limits, FEW_ROWS - 1, 0)
+    assert 1 < len(found.members) <= 3
 
 
 def test_dummy_that_is_best_answers_alone() -> None:
@@ -166,7 +193,7 @@ def test_dummy_that_is_best_answers_alone() -> None:
     others = [make_trial(f"noise {n}", np.full(4, 0.6 + n / 100)) for n in range(15)]
     single = choose_single([dummy, *others], "rmse", NO_LIMITS)
     assert single is not None
-    assert choose_ensemble([dummy, *others], single, score_answers, "rmse", NO_LIMITS) is single
+    assert choose_ensemble([dummy, *others], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS, 0) is single
     assert choose_single([dummy], "rmse", NO_LIMITS) is None
 
 
@@ -177,7 +204,7 @@ def test_candidate_beyond_the_first_twelve_may_be_the_single_one() -> None:
     single = choose_single([*slow, fast], "rmse", NO_LIMITS)
     assert single is not None
     assert single.name == "fast"
-    assert choose_ensemble([*slow, fast], single, score_answers, "rmse", NO_LIMITS) is single
+    assert choose_ensemble([*slow, fast], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS, 0) is single
 
 
 @pytest.mark.parametrize(
@@ -189,7 +216,7 @@ def test_limits_hold_for_all_members_together(limits: Limits) -> None:
     ranked = [make_trial("a", np.full(4, 1.0)), make_trial("b", np.full(4, -2.0))]
     single = choose_single(ranked, "rmse", limits)
     assert single is not None
-    assert choose_ensemble(ranked, single, score_answers, "rmse", limits) is single
+    assert choose_ensemble(ranked, single, score_answers, "rmse", limits, FEW_ROWS, 0) is single
     assert choose_single(ranked, "rmse", Limits(1000, max_latency_us=1)) is None
 
 
@@ -388,3 +415,16 @@ def test_fold_is_judged_on_rows_it_was_not_fitted_on() -> None:
     result = fit_fold(table, Candidate("dummy", "dummy"), problem, 1, None)
     fit, check = table.folds[1]
     assert result.score == pytest.approx(np.sqrt(np.mean((table.y[check] - table.y[fit].mean()) ** 2)))
+
+
+def test_rare_class_does_not_keep_boosting_from_stopping() -> None:
+    """Of noise there is nothing to learn, whatever class a row is of; one class has six rows."""
+    rng = np.random.default_rng(0)
+    X, y = pd.DataFrame({"number__a": rng.normal(size=1_000)}), pd.Series(rng.integers(0, 2, 1_000))
+    y[:6] = 2
+    folds = build_folds(FoldRequest("multiclass", "hash"), y, np.arange(1_000), 5)
+    table = FoldTable(X.to_numpy(), tuple(X.columns), y.to_numpy(), folds, [None] * 5, "log_loss")
+    problem = describe_problem("multiclass", X, y, 0)
+    result = fit_fold(table, list_known_good(problem)[1], problem, 0, None)
+    assert 0 < result.iterations < 50
+    assert result.score < 1

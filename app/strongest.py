@@ -13,6 +13,7 @@ from models.artifact import Row, Value
 
 METRICS = "metrics.json"
 PROBES = 5  # values of a feature that the model is asked about
+NOISE = 1e-6  # of the strongest: what moves the answers by less only moves the last digits of a sum
 MAX_CELLS = 4_000_000  # asking takes a row per feature and probe, each of all features: a second at most
 
 
@@ -48,7 +49,8 @@ def rank_features(served: Served, rows: Sequence[Row], folder: Path) -> list[str
     measured = read_importance(folder / METRICS, served.version)
     strengths = measure_spreads(served, rows) if measured is None else measured
     known = {name: strength for name, strength in strengths.items() if name in served.contract.features}
-    return sorted((name for name in known if known[name] > 0), key=lambda name: -known[name])
+    least = NOISE * max([0.0, *known.values()])
+    return sorted((name for name in known if known[name] > least), key=lambda name: -known[name])
 
 
 def read_importance(path: Path, version: str) -> dict[str, float] | None:

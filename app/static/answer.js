@@ -30,7 +30,7 @@ export function showRefusal(message, { target }) {
   return message;
 }
 
-export function setState(state) {
+function setState(state) {
   find("answer").dataset.state = state;
 }
 
@@ -41,7 +41,7 @@ function describeSureness({ prediction, interval, prediction_set: set }, confide
     return `For ${often} of rows the true value lies within ${low} to ${high}.`;
   }
   if (!set) return "";
-  const others = set.filter((name) => name !== prediction).map((name) => `“${name}”`);
+  const others = set.filter((name) => String(name) !== String(prediction)).map((name) => `“${name}”`);
   if (!others.length) return `No other class comes into question; that holds for ${often} of rows.`;
   return `${others.join(", ")} may be it as well: the true class is among these for ${often} of rows.`;
 }

@@ -16,7 +16,7 @@ export function makeField(feature, number) {
   const parts = {
     id, required: !feature.nullable, "aria-describedby": `${hint ? `${id}-hint ` : ""}${id}-note`, autocomplete: "off",
   };
-  const label = make("label", { for: id, title: feature.name }, feature.name);
+  const label = make("label", { for: id }, feature.name);
   const field = { feature, label, control: undefined };
   field.show = (control) => {
     field.control?.replaceWith(control);

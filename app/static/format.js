@@ -14,7 +14,7 @@ export function formatNumber(value, span) {
 }
 
 // Bounds and values of the form, where 2026 may be a year.
-export const formatPlain = (value) => (Math.abs(value) < 10000 ? String(value) : formatNumber(value));
+export const formatPlain = (value) => (Math.abs(value) < 10000 && String(value).length < 9 ? String(value) : formatNumber(value));
 
 export function formatShare(share) {
   if (share > 0 && share < 0.001) return "<0.1%";

@@ -1,7 +1,7 @@
 // The page: asks for what the model's form holds, and then for an answer with every change.
 
 import { Refusal, address, ask, getKey, hasKey, setKey } from "./api.js";
-import { setState, showAnswer, showRefusal } from "./answer.js";
+import { showAnswer, showRefusal } from "./answer.js";
 import { find, make, settle } from "./dom.js";
 import { makeForm, toBody } from "./form.js";
 import { watchFiles } from "./upload.js";
@@ -15,12 +15,16 @@ const predict = settle(askOne);
 const explore = settle(askMany);
 
 async function load() {
+  let model;
   try {
-    [page, { confidence }] = await Promise.all([ask("page/form"), ask("model").then(showFacts)]);
+    [page, model] = await Promise.all([ask("page/form"), ask("model")]);
   } catch (error) {
     handle(error);
     return;
   }
+  if (model.model_version !== page.model_version) return void load(); // exchanged between the two
+  confidence = model.confidence;
+  showFacts(model);
   const typed = form && new Map(form.fields.map(({ feature, control }) => [feature.name, control.value]));
   find("notices").replaceChildren();
   find("key-form").hidden = true;
@@ -30,7 +34,7 @@ async function load() {
   form = makeForm(find("fields"), page);
   whatIf = makeWhatIf(form, page, choose);
   find("another").hidden = page.rows.length < 2;
-  find("main").hidden = false;
+  find("main").hidden = find("about-link").hidden = false;
   if (typed) {
     form.write(page.fields.map(({ name }) => typed.get(name)));
     changed(true);
@@ -144,7 +148,6 @@ function showFacts(model) {
   };
   const known = Object.entries(facts).filter(([, fact]) => fact);
   find("facts").replaceChildren(...known.flatMap(([name, fact]) => [make("dt", {}, name), make("dd", {}, fact)]));
-  return model;
 }
 
 function describeCommand(body) {
@@ -155,7 +158,6 @@ function describeCommand(body) {
 
 find("row").addEventListener("input", () => {
   find("origin").textContent = "";
-  setState("asking");
   changed();
 });
 find("row").addEventListener("submit", (event) => {

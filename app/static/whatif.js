@@ -8,7 +8,7 @@ import { formatMoment, formatNumber, formatPlain, formatShare } from "./format.j
 
 const MAX_ROWS = 100;
 const MAX_SLIDERS = 3, MAX_LISTS = 2, MAX_POINTS = 25, MAX_CATEGORIES = 8;
-const WIDTH = 320, HEIGHT = 130, TOP = 8, BOTTOM = 108;
+const WIDTH = 320, HEIGHT = 130, TOP = 8, BOTTOM = 108, RIGHT = 264; // page.css makes the sliders as wide as the plot
 const DAY = 86400000;
 
 // Returns the parts of the section for the features of a form; `choose` is called with a field and its new value.
@@ -69,7 +69,7 @@ function makeSlider(field, id, budget, choose) {
     shown.value = Number.isNaN(value) ? "missing" : say(value);
     slider.setAttribute("aria-valuetext", shown.value);
   };
-  const element = make("div", { class: "card" }, make("div", { class: "head" }, make("label", { for: id, title: name }, name), shown), plot, slider);
+  const element = make("div", { class: "card" }, make("div", { class: "head" }, make("label", { for: id }, name), shown), plot, slider);
   return { field, points, element, follow, draw: (scale) => plot.replaceChildren(drawCurve(name, points, scale, getValue(), say)) };
 }
 
@@ -91,7 +91,7 @@ function makeList(field, id, budget, choose) {
     return { radio, dot, answer, element: make("label", { class: "option" }, radio, make("span", { class: "name", title: label }, label), track, answer) };
   });
   const more = all.length > options.length ? [make("p", { class: "hint" }, `and ${all.length - options.length} more`)] : [];
-  const element = make("fieldset", { class: "card" }, make("legend", { title: name }, name), ...rows.map((row) => row.element), ...more);
+  const element = make("fieldset", { class: "card" }, make("legend", {}, name), ...rows.map((row) => row.element), ...more);
   const points = options.map(([value]) => ({ value, text: kind === "boolean" ? value : JSON.stringify(value) }));
   const follow = () => rows.forEach(({ radio }) => { radio.checked = radio.value === field.control.value; });
   const draw = (scale) => rows.forEach(({ dot, answer }, place) => {
@@ -124,7 +124,7 @@ function drawCards(cards, present, isNumber, target) {
 
 function drawCurve(name, points, scale, present, say) {
   const low = points[0].value, high = points.at(-1).value;
-  const x = (value) => (6 + ((value - low) / (high - low)) * (WIDTH - 12)).toFixed(1);
+  const x = (value) => (6 + ((value - low) / (high - low)) * (RIGHT - 12)).toFixed(1);
   const y = (value) => (BOTTOM - scale.share(value) * (BOTTOM - TOP)).toFixed(1);
   const drawn = points.map((point, place) => ({ at: x(point.value), value: scale.values[place], band: scale.bands[place] })).filter(({ value }) => value !== undefined);
   const line = drawn.map(({ at, value }) => `${at},${y(value)}`).join(" ");
@@ -134,10 +134,10 @@ function drawCurve(name, points, scale, present, say) {
   const values = drawn.map(({ value }) => value);
   const told = `From ${scale.say(Math.min(...values))} to ${scale.say(Math.max(...values))} over ${name} from ${say(low)} to ${say(high)}`;
   return makeSvg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": told },
-    makeSvg("path", { class: "grid", d: `M0 ${TOP}H${WIDTH}M0 ${BOTTOM}H${WIDTH}` }),
+    makeSvg("path", { class: "grid", d: `M0 ${TOP}H${RIGHT}M0 ${BOTTOM}H${RIGHT}` }),
     ...(outline.length ? [makeSvg("polygon", { class: "band", points: outline.join(" ") })] : []),
     makeSvg("polyline", { class: "line", points: line }),
     ...(isOn ? [makeSvg("path", { class: "now", d: `M${x(present)} ${TOP}V${BOTTOM}` }), makeSvg("circle", { class: "dot", cx: x(present), cy: y(scale.present), r: 5 })] : []),
-    makeSvg("text", { x: 2, y: TOP + 13 }, scale.say(scale.high)), makeSvg("text", { x: 2, y: BOTTOM - 4 }, scale.say(scale.low)),
-    makeSvg("text", { x: 2, y: HEIGHT - 7 }, say(low)), makeSvg("text", { x: WIDTH - 2, y: HEIGHT - 7, "text-anchor": "end" }, say(high)));
+    makeSvg("text", { x: RIGHT + 6, y: TOP + 4 }, scale.say(scale.high)), makeSvg("text", { x: RIGHT + 6, y: BOTTOM + 4 }, scale.say(scale.low)),
+    makeSvg("text", { x: 2, y: HEIGHT - 7 }, say(low)), makeSvg("text", { x: RIGHT - 2, y: HEIGHT - 7, "text-anchor": "end" }, say(high)));
 }

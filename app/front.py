@@ -19,7 +19,7 @@ from app.access_log import AccessLog, RequestIds
 from app.direct import PREDICT, DirectPredictions
 from app.errors import ApiError, build_refusal
 from app.metrics import Metrics
-from app.overload import LIGHT_DIGITS, Admission, HeavyRequest, encode_overloaded
+from app.overload import LIGHT_DIGITS, Admission, HeavyRequest, Refused, encode_overloaded
 from app.security_headers import CLOSE, NO_SNIFFING, NO_STORE, Header, complete_headers
 from app.settings import Settings
 from app.shutdown import Shutdown, find_server
@@ -59,6 +59,7 @@ class Front:
         self.log = AccessLog()
         self.shutdown = Shutdown(settings.shutdown_delay_s)
         self.admission = Admission(settings.max_pending, settings.max_batches, settings.max_body_bytes)
+        self.refused = Refused()
         self.inner: ASGIApp = self.dispatch if not settings.cors_origins else allow_origins(self.dispatch, settings)
         fastapi.state.shutdown = self.shutdown
 
@@ -147,7 +148,8 @@ class Front:
             await self.refuse_overload(scope, send)
 
     async def refuse_overload(self, scope: Scope, send: Send) -> None:
-        """Refuse at next to no cost. uvicorn skips a body of known length; one without end ends the connection."""
+        """Refuse what is too much. uvicorn skips a body of known length; one without end ends the connection."""
+        await self.refused.hold(scope.get("client"))
         body = encode_overloaded(self.host.version)
         headers = [JSON, (b"content-length", b"%d" % len(body)), RETRY_AFTER]
         announced = scope["given"].get(b"content-length", b"")

@@ -1,9 +1,10 @@
 """Keeps a worker quick when more is asked than it can do: what is too much is refused at once, cheaply.
 
 Light rows are answered inside the event loop, one after another: how many of them one round of the loop takes on is
-how long each may wait, so that is what is bounded. (uvicorn's --limit-concurrency counts connections, idle ones too.)
-Heavy work runs in threads, a few at once. A batch is read, then waits for its turn; it is turned away unread while
-enough others wait. So a slow client holds up nobody, and memory stays bounded.
+how long each may wait, so that is what is bounded, widely for a burst and narrowly for a load that lasts. (uvicorn's
+--limit-concurrency counts connections, idle ones too.) Heavy work runs in threads, a few at once. A batch is read, then
+waits for its turn; it is turned away unread while enough others wait. So a slow client holds up nobody, and memory
+stays bounded. Who is refused is told when to try again, and who does not heed that is kept waiting so long.
 """
 
 import asyncio
@@ -16,6 +17,10 @@ from app.errors import ApiError, build_refusal
 LIGHT_DIGITS = 4  # of the Content-Length of a body that is surely light
 WAITING_EACH = 8  # batches that may wait for each that runs
 BODIES_KEPT = 16  # longest bodies that may be in memory at once
+BURST, BURST_S = 8, 0.1  # how many times as much is taken on for so long
+CALM_S = 2.0  # after which a burst may come again
+RETRY_S = 1.0  # what Retry-After says
+MAX_HELD = 500  # clients that are kept waiting; each may have sent some 100 kB that nobody reads
 
 
 class Admission:
@@ -23,7 +28,7 @@ class Admission:
 
     Parameters
     ----------
-    max_pending : light rows in one round of the event loop, and heavy single rows that wait
+    max_pending : light rows in one round of the event loop under a load that lasts; of heavy ones, twice as many wait
     max_batches : batches, and other heavy work, at once
     max_body_bytes : the longest body
     """
@@ -35,24 +40,37 @@ class Admission:
         self.kept = 0  # bytes of bodies that are being read, or wait
         self.waiting = 0
         self.turns = asyncio.Semaphore(max_batches)
-        self._taken = 0  # light rows in this round of the loop
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = 0  # light rows in this round of the loop
+        self._room = BURST * max_pending  # for them
+        self._over_since: float | None = None  # when rounds became too long
+        self._over_until = 0.0  # when the last one was
 
     def has_room_for_light(self) -> bool:
-        """Take a light row into this round of the event loop, and return whether there was room."""
-        if not self._taken or self._loop is not asyncio.get_running_loop():
+        """Count a light row in this round of the event loop, and return whether there is room for it."""
+        if not self._asked or self._loop is not asyncio.get_running_loop():
             self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._start_round)  # comes after everything that is ready now
-            self._taken = 0
-        self._taken += 1
-        return self._taken <= self.max_pending
+            self._loop.call_soon(self._end_round, self._loop)  # comes after everything that is ready now
+            self._asked = 0
+        self._asked += 1
+        return self._asked <= self._room
 
-    def _start_round(self) -> None:
-        self._taken = 0
+    def _end_round(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin another round, with less room when there was too much in all rounds of a while, until that is over."""
+        asked, self._asked = self._asked, 0
+        if asked > self.max_pending:
+            self._over_until = loop.time()
+            self._over_since = self._over_since or self._over_until
+            if self._over_until - self._over_since > BURST_S:
+                self._room = self.max_pending
+        elif self._room > self.max_pending:
+            self._over_since = None
+        elif loop.time() - self._over_until > CALM_S:
+            self._over_since, self._room = None, BURST * self.max_pending
 
     def has_room_for_heavy(self, is_batch: bool) -> bool:
         """Return whether another heavy request may wait."""
-        return self.waiting < (self.max_waiting if is_batch else max(self.max_pending, self.max_waiting))
+        return self.waiting < (self.max_waiting if is_batch else 2 * self.max_pending)
 
 
 class HeavyRequest:
@@ -106,6 +124,36 @@ class HeavyRequest:
         self.admission.kept -= self._kept
         if self._has_turn:
             self.admission.turns.release()
+
+
+class Refused:
+    """Whom we have told to try again later."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._until: dict[object, float] = {}
+        self._before: dict[object, float] = {}  # those of the last period
+        self._turned = 0.0
+
+    async def hold(self, client: object) -> None:
+        """Note that a client is refused; keep it waiting first when it was to wait and did not.
+
+        Parameters
+        ----------
+        client : host and port, which is one connection
+        """
+        now = asyncio.get_running_loop().time()
+        until = self._until.get(client) or self._before.get(client, 0.0)
+        if now - self._turned > RETRY_S:
+            self._until, self._before, self._turned = {}, self._until, now
+        early_s = until - now
+        if early_s > 0 and self.held < MAX_HELD:
+            self.held += 1
+            try:
+                await asyncio.sleep(early_s)
+            finally:
+                self.held -= 1
+        self._until[client] = max(now, until) + RETRY_S
 
 
 @lru_cache(maxsize=4)

@@ -22,9 +22,11 @@ class Settings(BaseSettings):
     model_poll_s: float = Field(2.0, gt=0, description="how often the model folder is looked at, in seconds")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="comma separated; none means open")
     api_keys_file: Path | None = Field(None, description="a file of hashed keys; see app/api_keys.py")
-    max_body_bytes: int = Field(4 * 2**20, ge=1, description="longer request bodies are refused")
-    max_batch_rows: int = Field(1000, ge=1, description="longer batches are refused")
-    max_pending: int = Field(64, ge=1, description="single rows that wait in one worker; more are refused")
+    max_body_bytes: int = Field(64 * 2**20, ge=1, description="longer request bodies are refused")
+    max_batch_rows: int = Field(100_000, ge=1, description="longer batches are refused")
+    max_pending: int = Field(
+        32, ge=1, description="single rows that wait in one worker under a load that lasts; 8 times as many in a burst"
+    )
     max_batches: int = Field(2, ge=1, description="batches at once in one worker; 8 times as many wait")
     read_timeout_s: float = Field(10, gt=0, description="in which a request has to be there whole")
     write_timeout_s: float = Field(30, gt=0, description="in which an answer has to be taken")

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app.bodies import check_body, parse_json
 from app.body_limit import BATCH, check_length, choose_limit
 from app.dependencies import check_key
-from app.errors import BUG, ApiError, build_refusal
+from app.errors import BUG, NO_MEMORY, ApiError, build_refusal
 from app.metrics import Metrics
 from app.model_host import ModelHost, Served
 from app.predictions import predict_batch, predict_one, to_json
@@ -84,6 +84,9 @@ class DirectPredictions:
             reply = build_refusal(err, self.host.version)
         except ClientDisconnect:
             return
+        except MemoryError:
+            logger.error("there was no memory for a request of %s", scope["path"])
+            reply = build_refusal(ApiError(503, NO_MEMORY, code="out_of_memory"), self.host.version)
         except Exception:  # whatever it is, the client gets the one form of a refusal, and the log the traceback
             logger.exception("a prediction failed")
             reply = build_refusal(ApiError(500, BUG), self.host.version)

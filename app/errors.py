@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 MAX_ERRORS = 20
 MAX_BYTES = 4096
 MAX_NAME = 64  # characters of a column's name in a message
+NO_MEMORY = "The server has too little memory for this request now. Send fewer rows at a time."
 BUG = "The server failed on this request; its log says why."
 
 CODES = {

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
-from itertools import count
 from pathlib import Path
 from threading import Lock
 
@@ -27,6 +26,7 @@ Key = tuple[str, ...]  # the family, and the values of its labels
 Widths = Mapping[str, int]  # how many slots a name takes, by family
 
 CAPACITY = 16_384  # slots
+MAX_WORKERS = 1_024  # of one server
 SPARE = 0  # where a name is counted that has no room; it is as wide as the widest, and never shown
 _SIZE = CAPACITY * 8  # bytes
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -120,12 +120,12 @@ def open_file(folder: Path, widths: Widths) -> tuple[str, FileIO]:
     ------
     OSError : the folder cannot be written
     """
-    for number in map(str, count()):
+    for number in map(str, range(MAX_WORKERS)):
         file = _claim(_name_file(folder, number, widths))
         if file is not None:
             _prepare(file)
             return number, file
-    raise AssertionError
+    raise OSError(f"{MAX_WORKERS:,} workers count in {folder}, or it takes no locks")
 
 
 def read_snapshots(folder: Path, widths: Widths, besides: str) -> list[Snapshot]:

@@ -24,7 +24,8 @@ export function showAnswer(answer, { target, task }, confidence) {
 }
 
 export function showRefusal(message, { target }) {
-  find("headline").replaceChildren(make("span", { class: "name" }, target.name), make("p", { class: "fault" }, message));
+  const name = make("span", { class: "name" }, target.name);
+  find("headline").replaceChildren(name, make("p", { class: "fault" }, message));
   find("detail").replaceChildren();
   setState("refused");
   return message;
@@ -56,10 +57,12 @@ function showScale({ prediction, interval }, { min, max }, span) {
   Object.assign(known.style, { left: place(min), right: `calc(100% - ${place(max)})` });
   Object.assign(band.style, { left: place(ends[0]), right: `calc(100% - ${place(ends[1])})` });
   mark.style.left = place(prediction);
+  const say = (value) => formatNumber(value, span);
   const isWider = low < min || high > max;
-  const told = `${isWider ? "" : "range "}in training${isWider ? ` ${formatNumber(min, span)} to ${formatNumber(max, span)}` : ""}`;
-  const labels = [formatNumber(low, span), told, formatNumber(high, span)].map((label) => make("span", {}, label));
-  return [make("div", { class: "scale", "aria-hidden": "true" }, known, band, mark), make("div", { class: "ends" }, ...labels)];
+  const told = isWider ? `in training ${say(min)} to ${say(max)}` : "range in training";
+  const labels = [say(low), told, say(high)].map((label) => make("span", {}, label));
+  const scale = make("div", { class: "scale", "aria-hidden": "true" }, known, band, mark);
+  return [scale, make("div", { class: "ends" }, ...labels)];
 }
 
 function showShares({ probabilities, prediction }) {
@@ -67,11 +70,13 @@ function showShares({ probabilities, prediction }) {
   const rows = shares.slice(0, MAX_CLASSES).map(([name, share]) => {
     const bar = make("i");
     bar.style.width = `${100 * share}%`;
-    const isChosen = name === String(prediction);
-    return make("li", { class: isChosen ? "chosen" : "" }, make("span", { class: "name" }, name),
-      make("data", { value: share, title: share }, formatShare(share)), make("span", { class: "bar", "aria-hidden": "true" }, bar));
+    return make("li", { class: name === String(prediction) && "chosen" },
+      make("span", { class: "name" }, name),
+      make("data", { value: share, title: share }, formatShare(share)),
+      make("span", { class: "bar", "aria-hidden": "true" }, bar));
   });
-  if (shares.length > MAX_CLASSES) rows.push(make("li", { class: "hint" }, `and ${shares.length - MAX_CLASSES} more classes`));
+  const rest = shares.length - MAX_CLASSES;
+  if (rest > 0) rows.push(make("li", { class: "hint" }, `and ${rest} more`));
   return make("ul", { class: "shares", "aria-label": "Probabilities" }, ...rows);
 }
 

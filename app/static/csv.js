@@ -4,9 +4,10 @@ const MAX_CHARACTERS = 1e6; // of a piece; four bytes each at most, within the s
 
 // Yields {text, done}: pieces that begin with the header, and the share of the file that has been read.
 export async function* cutFile(file, max_rows) {
-  const reader = file.stream().pipeThrough(new TextDecoderStream(await findEncoding(file), { fatal: true })).getReader();
+  const decoder = new TextDecoderStream(await findEncoding(file), { fatal: true });
+  const reader = file.stream().pipeThrough(decoder).getReader();
   const scan = makeScanner();
-  let header, records = [], size = 0, read = 0;
+  let header, records = [], size = 0, read = 0, hasYielded = false;
   for (let more = true; more; ) {
     const { value = "", done } = await reader.read();
     more = !done;
@@ -19,6 +20,7 @@ export async function* cutFile(file, max_rows) {
       }
       if (records.length >= max_rows || (records.length && size + record.length > MAX_CHARACTERS)) {
         yield { text: header + records.join(""), done: Math.min(1, (read - record.length) / file.size) };
+        hasYielded = true;
         records = [];
         size = 0;
       }
@@ -26,7 +28,7 @@ export async function* cutFile(file, max_rows) {
       size += record.length;
     }
   }
-  if (records.length || header === undefined || read === header.length) yield { text: (header || "") + records.join(""), done: 1 };
+  if (records.length || !hasYielded) yield { text: (header || "") + records.join(""), done: 1 };
 }
 
 async function findEncoding(file) {

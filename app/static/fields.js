@@ -44,15 +44,19 @@ function describe({ kind, nullable, min, max, has_time, categories }) {
   return words.join(" · ");
 }
 
-export const parseMoment = (text) => Date.parse(/T.*(Z|[+-]\d\d:?\d\d)$/.test(text) || !text.includes("T") ? text : `${text}Z`);
+// Moments without an offset are in UTC, as the API takes them.
+export function parseMoment(text) {
+  const isWhole = !text.includes("T") || /(Z|[+-]\d\d:?\d\d)$/.test(text);
+  return Date.parse(isWhole ? text : `${text}Z`);
+}
 
 function writeValue(field, parts, value) {
   const { feature } = field;
   const text = value === null || value === undefined ? "" : String(value);
   if (feature.kind === "category" && (!field.control || isOff(field.control, text))) {
-    const options = (feature.categories || []).map((name) => [name, name]);
-    const listed = options.length && options.length <= MAX_OPTIONS && (text === "" || feature.categories.includes(text));
-    field.show(listed ? makeSelect(field, parts, options) : makeText(field, parts));
+    const known = feature.categories || [];
+    const isListed = known.length && known.length <= MAX_OPTIONS && (text === "" || known.includes(text));
+    field.show(isListed ? makeSelect(field, parts, known.map((name) => [name, name])) : makeText(field, parts));
   } else if (!field.control) {
     field.show(feature.kind === "boolean" ? makeSelect(field, parts, listWords(feature)) : makeText(field, parts));
   }
@@ -60,9 +64,14 @@ function writeValue(field, parts, value) {
 }
 
 // A list without that value, or a text that a list could stand in for again.
-const isOff = (control, text) => control.tagName !== "SELECT" || ![...control.options].some((option) => option.value === text);
+function isOff(control, text) {
+  return control.tagName !== "SELECT" || ![...control.options].some((option) => option.value === text);
+}
 
-const listWords = ({ true_values, false_values }) => [["true", true_values?.[0] ?? "true"], ["false", false_values?.[0] ?? "false"]];
+// The values of a boolean, with the words that the data have for them.
+export const listWords = ({ true_values, false_values }) => [
+  ["true", true_values?.[0] ?? "true"], ["false", false_values?.[0] ?? "false"],
+];
 
 function makeSelect(field, parts, options) {
   const { feature } = field;
@@ -82,11 +91,13 @@ function makeSelect(field, parts, options) {
 
 function makeText(field, parts) {
   const { kind, has_time, min, categories } = field.feature;
-  if (kind === "datetime") return make("input", { ...parts, type: has_time ? "datetime-local" : "date", step: has_time && 1 });
-  const isNumber = kind === "number" || kind === "integer";
-  const mode = isNumber && min >= 0 ? (kind === "integer" ? "numeric" : "decimal") : undefined; // those keypads have no minus
+  if (kind === "datetime") {
+    return make("input", { ...parts, type: has_time ? "datetime-local" : "date", step: has_time && 1 });
+  }
+  const keypads = min >= 0 ? { integer: "numeric", number: "decimal" } : {}; // which have no minus
   const list = categories && make("datalist", { id: `${parts.id}-list` });
-  const input = make("input", { ...parts, type: "text", inputmode: mode, spellcheck: "false", list: list?.id });
+  const inputmode = keypads[kind];
+  const input = make("input", { ...parts, type: "text", inputmode, spellcheck: "false", list: list?.id });
   list?.append(...categories.slice(0, MAX_LISTED).map((value) => make("option", { value })));
   if (list) field.label.replaceChildren(field.feature.name, list);
   return input;

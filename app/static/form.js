@@ -19,7 +19,7 @@ export function makeForm(container, { fields: features, strongest }) {
     write: (values) => fields.forEach((field, place) => field.write(values[place])),
     showWarnings: (warnings) => showNotes(fields, warnings.map(splitWarning(names)), "warning"),
     showFaults: (errors) => {
-      const notes = errors.map(({ field, message }) => [fields.find((one) => one.feature.shown === field), message.replace("a JSON integer", "a whole number").replace("JSON ", "")]);
+      const notes = errors.map(({ field, message }) => [findShown(fields, field), toPlainWords(message)]);
       showNotes(fields, notes, "fault");
       if (notes.some(([field]) => field && rest.includes(field))) more.open = true;
     },
@@ -32,6 +32,11 @@ export function toBody(fields, row, replaced, text) {
   const sent = parts.filter(([, value]) => value !== undefined);
   return `{${sent.map(([field, value]) => `${JSON.stringify(field.feature.name)}: ${value}`).join(", ")}}`;
 }
+
+const findShown = (fields, name) => fields.find(({ feature }) => feature.shown === name);
+
+// The API speaks to programs, which have to send JSON; the form does that.
+const toPlainWords = (message) => message.replace("a JSON integer", "a whole number").replace("JSON ", "");
 
 function share(fields, strongest) {
   if (fields.length <= MAX_SHOWN) return { shown: fields, rest: [] };

@@ -9,12 +9,16 @@ export function formatNumber(value, span) {
   if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
   if (size >= MAX_PLAIN || (size > 0 && size < 1e-6)) return value.toExponential(3);
-  const digits = span > 0 ? Math.min(12, Math.max(0, Math.ceil(3 - Math.log10(span)))) : undefined;
-  return getFormat(digits === undefined ? { maximumSignificantDigits: 6 } : { maximumFractionDigits: digits }).format(value);
+  if (!(span > 0)) return getFormat({ maximumSignificantDigits: 6 }).format(value);
+  const digits = Math.min(12, Math.max(0, Math.ceil(3 - Math.log10(span))));
+  return getFormat({ maximumFractionDigits: digits }).format(value);
 }
 
 // Bounds and values of the form, where 2026 may be a year.
-export const formatPlain = (value) => (Math.abs(value) < 10000 && String(value).length < 9 ? String(value) : formatNumber(value));
+export function formatPlain(value) {
+  const isShort = Math.abs(value) < 10000 && String(value).length < 9;
+  return isShort ? String(value) : formatNumber(value);
+}
 
 export function formatShare(share) {
   if (share > 0 && share < 0.001) return "<0.1%";

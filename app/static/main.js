@@ -1,6 +1,7 @@
 // The page: asks for what the model's form holds, and then for an answer with every change.
 
-import { Refusal, address, ask, getKey, hasKey, setKey } from "./api.js";
+import { Refusal, address, ask, hasKey, setKey } from "./api.js";
+import { showFacts, showReport } from "./about.js";
 import { showAnswer, showRefusal } from "./answer.js";
 import { find, make, settle } from "./dom.js";
 import { makeForm, toBody } from "./form.js";
@@ -8,6 +9,7 @@ import { watchFiles } from "./upload.js";
 import { makeWhatIf } from "./whatif.js";
 
 const RETRY_MS = 3000, SPEAK_MS = 700;
+const TASKS = { regression: "Regression", binary: "Classification in two classes", multiclass: "Classification" };
 let page, form, whatIf, confidence, last, place;
 
 const speak = settle(() => { find("spoken").textContent = last.said; }, SPEAK_MS);
@@ -28,9 +30,9 @@ async function load() {
   const typed = form && new Map(form.fields.map(({ feature, control }) => [feature.name, control.value]));
   find("notices").replaceChildren();
   find("key-form").hidden = true;
-  find("kicker").textContent = `${{ regression: "Regression", binary: "Classification in two classes" }[page.task] || "Classification"} · model ${page.model_version}`;
+  find("kicker").textContent = `${TASKS[page.task]} · model ${page.model_version}`;
   find("title").textContent = document.title = `Predict ${page.target.name}`;
-  showReport();
+  showReport(page.has_report);
   form = makeForm(find("fields"), page);
   whatIf = makeWhatIf(form, page, choose);
   find("another").hidden = page.rows.length < 2;
@@ -72,11 +74,16 @@ async function askOne(signal) {
   } catch (error) {
     if (error.name === "AbortError") return;
     form.showFaults(error.errors || []);
-    const count = error.errors?.length;
-    last = { said: showRefusal(error.status === 422 && count ? `No prediction: ${count === 1 ? "one value does" : "some values do"} not fit. See the marked fields.` : error.message, page) };
+    last = { said: showRefusal(describeRefusal(error), page) };
     handle(error);
   }
   speak();
+}
+
+function describeRefusal({ errors, message }) {
+  const count = errors?.filter(({ field }) => field).length;
+  if (!count) return errors?.length ? `No prediction: ${errors[0].message}.` : message;
+  return `No prediction: ${count === 1 ? "one value does" : "some values do"} not fit. See the marked fields.`;
 }
 
 async function askMany(signal) {
@@ -126,30 +133,6 @@ function askForKey(fault) {
   find("key").focus();
 }
 
-// A link sends no header: where a key is needed, a form posts it, and it stays out of the address.
-function showReport() {
-  const link = hasKey()
-    ? make("form", { method: "post", action: address("report") }, make("input", { type: "hidden", name: "key", value: getKey() }), make("button", { class: "link" }, "Report"))
-    : make("a", { href: address("report") }, "Report");
-  find("report").replaceChildren(link);
-  find("report").hidden = !page.has_report;
-}
-
-function showFacts(model) {
-  const facts = {
-    "model version": model.model_version,
-    predicts: model.target,
-    estimator: model.estimator,
-    features: `${model.features.length}, encoded as ${model.encoded_features.length} columns`,
-    classes: model.classes?.join(", "),
-    "answers from": model.compiled ? "plain arrays, with numpy alone" : `the pickle, because ${model.not_compiled_because}`,
-    "made with": Object.entries(model.libraries).map(([name, version]) => `${name} ${version}`).join(", "),
-    "a newer model is not served": model.refused,
-  };
-  const known = Object.entries(facts).filter(([, fact]) => fact);
-  find("facts").replaceChildren(...known.flatMap(([name, fact]) => [make("dt", {}, name), make("dd", {}, fact)]));
-}
-
 function describeCommand(body) {
   const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const key = hasKey() ? " \\\n  -H \"X-API-Key: $API_KEY\"" : "";
@@ -164,7 +147,9 @@ find("row").addEventListener("submit", (event) => {
   event.preventDefault();
   changed(true);
 });
-find("another").addEventListener("click", () => showRealRow(place + 1 + Math.floor(Math.random() * (page.rows.length - 1))));
+find("another").addEventListener("click", () => {
+  showRealRow(place + 1 + Math.floor(Math.random() * (page.rows.length - 1))); // any but the one that is shown
+});
 find("clear").addEventListener("click", () => {
   form.write([]);
   find("origin").textContent = "";

@@ -3,10 +3,11 @@
 import { ask } from "./api.js";
 import { cutFile, dropHeader, parseCsv } from "./csv.js";
 import { find, make } from "./dom.js";
-import { formatCount } from "./format.js";
+import { formatCount, formatNumber } from "./format.js";
 
 const PATH = "predict/batch?keep=true";
-const FIRST_ROWS = 10, MAX_TRIES = 10;
+const FIRST_ROWS = 10, MAX_TRIES = 10, MAX_FAULTS = 5;
+const IDS = ["prediction_id", "model_version"];
 let stopper = new AbortController();
 
 export function watchFiles(getMaxRows) {
@@ -84,27 +85,36 @@ function offer(file, { parts, count, bad }) {
   link.download = `${file.name.replace(/\.\w+$/, "")}_scored.csv`;
   link.textContent = `Download ${link.download}`;
   link.hidden = false;
-  say(`${formatCount(count, "row")} scored.${bad ? ` ${formatCount(bad, "row")} of them got no prediction: the column “error” says why.` : ""}`);
+  const why = `${formatCount(bad, "row")} of them got no prediction: the column “error” says why.`;
+  say(`${formatCount(count, "row")} scored. ${bad ? why : ""}`);
 }
 
-// What was added comes first here, for there may be hundreds of columns.
+// What was added comes first here, for there may be hundreds of columns; ids are left to the file.
 function showRows(names, records) {
   const added = names.lastIndexOf("prediction");
-  const [header, ...rows] = [names, ...records].map((cells) => [...cells.slice(added), ...cells.slice(0, added)]);
-  const caption = make("caption", {}, `The first ${rows.length === 1 ? "row" : `${rows.length} rows`}`);
-  const head = make("tr", {}, ...header.map((name) => make("th", { scope: "col" }, name)));
-  const body = rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", { class: isNumber(cell) ? "" : "text" }, cell))));
+  const order = [...names.keys()].filter((place) => place < added || !IDS.includes(names[place]));
+  order.sort((one, other) => (other >= added) - (one >= added) || one - other);
+  const head = make("tr", {}, ...order.map((place) => make("th", { scope: "col" }, names[place])));
+  const body = records.map((cells) => make("tr", {}, ...order.map((place) => makeCell(cells[place] ?? ""))));
+  const caption = make("caption", {}, `The first ${records.length === 1 ? "row" : `${records.length} rows`}`);
   find("first-rows").replaceChildren(make("table", {}, caption, make("thead", {}, head), make("tbody", {}, ...body)));
   find("first-rows").hidden = false;
 }
 
-const isNumber = (cell) => cell !== "" && Number.isFinite(Number(cell));
+function makeCell(text) {
+  const isNumber = text !== "" && Number.isFinite(Number(text));
+  const isLong = isNumber && text.length > 9;
+  const attributes = { class: isNumber ? undefined : "text", title: isLong || text.length > 40 ? text : undefined };
+  return make("td", attributes, isLong ? formatNumber(Number(text)) : text);
+}
 
 function describe(error) {
   if (error.name === "AbortError") return "Stopped. Nothing was kept.";
   if (error instanceof TypeError) return "The file is not text in UTF-8 or UTF-16. Save it as UTF-8 and try again.";
-  const faults = (error.errors || []).slice(0, 5).map(({ field, message }) => (field ? `${field}: ${message}` : message));
-  return [error.message, ...new Set(faults)].join(" ");
+  const faults = (error.errors || []).filter(({ field }) => field).map(({ field, message }) => `${field}: ${message}`);
+  const more = faults.length > MAX_FAULTS ? `; and ${faults.length - MAX_FAULTS} more` : "";
+  const said = faults.length ? ` ${faults.slice(0, MAX_FAULTS).join("; ")}${more}.` : "";
+  return error.message.replace("; see errors.", said ? ":" : ".") + said;
 }
 
 function say(text, isFault = false) {

@@ -1,5 +1,7 @@
 """The page /: what it is told of the model, and what people do with it in a real browser."""
 
+import csv
+import gzip
 import json
 import re
 import socket
@@ -133,9 +135,11 @@ def test_page_and_its_files_stay_below_a_prefix(tmp_path: Path) -> None:
     assert all(address.startswith("/ml/") for address in found)
 
 
-def test_scripts_are_small() -> None:
-    scripts = list((REPOSITORY / "app" / "static").glob("*.js"))
-    assert sum(len(path.read_bytes()) for path in scripts) < 45_000
+def test_scripts_and_styles_are_small_and_name_no_other_place() -> None:
+    files = [path.read_bytes() for path in (REPOSITORY / "app" / "static").iterdir()]
+    assert sum(len(gzip.compress(content)) for content in files) < 25_000
+    named = {match for content in files for match in re.findall(rb"https?://[^\"'\s)]+", content)}
+    assert named == {b"http://www.w3.org/2000/svg"}
 
 
 # The page in a browser
@@ -371,6 +375,48 @@ def test_what_if_draws_what_the_api_answers(open_page: OpenPage, servers: dict) 
     page.locator("#curves").get_by_role("radio", name=re.compile("^No ")).check()
     expect_answer(page, url, GOOD | {"has lift": False})
     assert page.locator("#fields").get_by_label("has lift").input_value() == "false"
+
+
+def test_csv_comes_back_scored(open_page: OpenPage, servers: dict, tmp_path: Path) -> None:
+    """More rows than one request takes, and one of them at fault."""
+    url = servers["plain"][0]
+    rows = [
+        f'{number},"b",{20.5 + number % 58},{1 + number % 5},Yes,17.05.2001,"two\nlines, ""quoted""",1'
+        for number in range(1500)
+    ]
+    rows[3] = rows[3].replace(",4,Yes", ",many,Yes")
+    path = tmp_path / "homes.csv"
+    path.write_text(",".join(small_models.COLUMNS) + "\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    page = open_page("plain")
+    page.locator("#file").set_input_files(path)
+    expect(page.locator("#file-state")).to_have_text(
+        "1,500 rows scored. 1 row of them got no prediction: the column “error” says why.", timeout=20_000
+    )
+    assert page.locator("#first-rows tbody tr").count() == 10
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    assert download.value.suggested_filename == "homes_scored.csv"
+    with open(download.value.path(), encoding="utf-8", newline="") as file:
+        scored = list(csv.DictReader(file))
+    assert [int(row["row id"]) for row in scored] == list(range(1500))
+    asked = GOOD | {"floor area": 20.5 + 1499 % 58, "rooms": 5}
+    expected = httpx.post(f"{url}/predict", json=asked).json()["prediction"]
+    assert float(scored[1499]["prediction"]) == pytest.approx(expected, rel=1e-12)
+    assert scored[3]["prediction"] == ""
+    assert "rooms" in scored[3]["error"]
+    assert scored[7]["note"] == 'two\nlines, "quoted"'
+
+
+def test_csv_that_does_not_fit_is_refused_in_words(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page("plain")
+    for content, words in [
+        (b"class,rooms\na,1\n", "floor area: is required"),
+        (b"class\n\xff\xe4\n", "not text in UTF-8"),
+    ]:
+        (tmp_path / "bad.csv").write_bytes(content)
+        page.locator("#file").set_input_files(tmp_path / "bad.csv")
+        expect(page.locator("#file-state")).to_contain_text(words)
+        expect(page.locator("#download")).to_be_hidden()
 
 
 def test_names_and_values_are_never_markup(open_page: OpenPage, servers: dict) -> None:

@@ -28,8 +28,9 @@ from data_ingestion.handoff import PipelineError
 
 DESCRIPTION = """\
 Predictions from the model in the model folder. Every refusal, at any path and of any method, has the form of
-`ErrorAnswer`: 404 for an unknown path, 405 for a wrong method, and those listed below. Of names given twice in a JSON
-object the last one counts. A 500 is a bug: the server's log holds its traceback."""
+`ErrorAnswer`: 404 for an unknown path, 405 for a wrong method, 431 for headers that are too long, and those listed
+below. Of names given twice in a JSON object the last one counts. A 500 is a bug: the server's log holds its
+traceback."""
 
 
 def create_app(settings: Settings) -> Front:

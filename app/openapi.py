@@ -13,10 +13,13 @@ ROW = "#/components/schemas/Row"
 _REASONS = {
     400: "the body is not valid JSON",
     401: "no valid API key",
+    408: "the request did not come whole in time",
     413: "the body is too large",
     415: "the body is not said to be JSON",
     422: "the content is not what the contract says",
-    503: "no model is loaded",
+    431: "the headers are too long",
+    503: "no model is loaded; `overloaded`: more is asked than can be answered, try again after Retry-After seconds; "
+    "`out_of_memory`: send fewer rows; `stopping`: ask another server",
 }
 
 

@@ -19,8 +19,11 @@ class Prediction(Answer):
     prediction_id: str = Field(description="32 hexadecimal digits, new with every answer")
     warnings: list[str] = Field(description="what the model has not seen in training, or had to fill in")
     probabilities: dict[str, float] | None = Field(None, description="by class; for a classification only")
-    interval: tuple[float, float] | None = Field(
-        None, description="of a regression: holds the target as often as /model says under confidence"
+    interval: list[float] | None = Field(  # not a tuple: few programs that read OpenAPI know `prefixItems`
+        None,
+        min_length=2,
+        max_length=2,
+        description="of a regression: holds the target as often as /model says under confidence",
     )
     prediction_set: list[int | str] | None = Field(
         None, description="of a classification: holds the class as often as /model says under confidence"
@@ -35,7 +38,7 @@ class RowPrediction(Answer):
     prediction_id: str
     warnings: list[str]
     probabilities: dict[str, float] | None = None
-    interval: tuple[float, float] | None = None
+    interval: list[float] | None = Field(None, min_length=2, max_length=2)
     prediction_set: list[int | str] | None = None
 
 

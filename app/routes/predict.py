@@ -11,7 +11,7 @@ from app.direct import DirectPredictions
 from app.openapi import describe_body, describe_errors
 from app.schemas import BatchPrediction, Prediction
 
-router = APIRouter(tags=["predict"], responses=describe_errors(400, 413, 415, 422, 503))
+router = APIRouter(tags=["predict"], responses=describe_errors(400, 408, 413, 415, 422, 431, 503))
 
 
 async def get_direct(request: Request) -> DirectPredictions:

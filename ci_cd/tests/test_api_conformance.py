@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import schemathesis
+from browser import find_browser
 from hypothesis import HealthCheck, given, settings
+from playwright.sync_api import expect, sync_playwright
 from running_server import Running, run_server, write_light_model
 from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
@@ -48,3 +50,22 @@ def test_api_answers_as_it_is_described(server: Running, mode: GenerationMode) -
             assert response.status_code < 400 or len(response.content) <= 4096
 
         ask()
+
+
+def test_page_of_the_description_works_in_a_browser_under_its_policy(server: Running) -> None:
+    command = find_browser()
+    if command is None:
+        pytest.skip("needs a Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=command, args=["--no-sandbox"])
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"http://127.0.0.1:{server.port}/docs")
+        page.locator("#operations-predict-predict_predict_post").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("button", name="Execute").click()
+        expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+        assert complaints == []
+        browser.close()

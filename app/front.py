@@ -139,9 +139,9 @@ class Front:
         if not self.admission.has_room_for_heavy(is_batch):
             await self.refuse_overload(scope, send)
             return
-        request = HeavyRequest(self.admission, receive, is_batch)
+        request = HeavyRequest(self.admission, receive, send, is_batch)
         try:
-            await self.direct(scope, request.receive, send)
+            await self.direct(scope, request.receive, request.send)
         finally:
             request.leave()
         if request.is_refused:

@@ -10,7 +10,7 @@ stays bounded. Who is refused is told when to try again, and who does not heed t
 import asyncio
 from functools import lru_cache
 
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Send
 
 from app.errors import ApiError, build_refusal
 
@@ -79,51 +79,62 @@ class HeavyRequest:
     Parameters
     ----------
     admission : of the worker
-    receive : from the server; the application gets the `receive` of this object
+    receive, send : from the server; the application gets those of this object
     is_batch : whether it is one
     """
 
-    def __init__(self, admission: Admission, receive: Receive, is_batch: bool) -> None:
+    def __init__(self, admission: Admission, receive: Receive, send: Send, is_batch: bool) -> None:
         self.admission = admission
         self.is_batch = is_batch
         self.is_refused = False
         self._receive = receive
+        self._send = send
         self._kept = 0
         self._has_turn = False
 
     async def receive(self) -> Message:
         """Receive; where there is no room, say that the client has gone, so that nothing is answered."""
         message = await self._receive()
-        if message["type"] != "http.request" or self._has_turn:
+        if message["type"] != "http.request":
             return message
         length = len(message.get("body", b""))
         self._kept += length
         self.admission.kept += length
         has_room = self.admission.kept <= self.admission.max_kept
         if has_room and not message.get("more_body", False):
-            has_room = await self._await_turn()
+            has_room = self.admission.has_room_for_heavy(self.is_batch)
+            if has_room:
+                await self._await_turn()
         if has_room:
             return message
         self.is_refused = True
         return {"type": "http.disconnect"}
 
-    async def _await_turn(self) -> bool:
-        admission = self.admission
-        if not admission.has_room_for_heavy(self.is_batch):
-            return False
-        admission.waiting += 1
+    async def send(self, message: Message) -> None:
+        """Send; while the client takes a part of the answer, others have their turn."""
+        if message["type"] == "http.response.body":
+            self._give_up_turn()
+        await self._send(message)
+        if message.get("more_body", False):
+            await self._await_turn()
+
+    async def _await_turn(self) -> None:
+        self.admission.waiting += 1
         try:
-            await admission.turns.acquire()
+            await self.admission.turns.acquire()
         finally:
-            admission.waiting -= 1
+            self.admission.waiting -= 1
         self._has_turn = True
-        return True
+
+    def _give_up_turn(self) -> None:
+        if self._has_turn:
+            self.admission.turns.release()
+        self._has_turn = False
 
     def leave(self) -> None:
         """Give back turn and memory."""
         self.admission.kept -= self._kept
-        if self._has_turn:
-            self.admission.turns.release()
+        self._give_up_turn()
 
 
 class Refused:

@@ -13,9 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 from running_server import ROW, wait_until, write_light_model
 from small_models import GOOD
+from starlette.types import Message
 
 from app.main import create_app
-from app.overload import Admission, Refused
+from app.overload import Admission, HeavyRequest, Refused
 from app.settings import Settings
 
 BATCH = f"[{ROW.decode()}]".encode()
@@ -152,3 +153,31 @@ def test_client_that_does_not_heed_retry_after_is_kept_waiting() -> None:
         return done
 
     assert asyncio.run(refuse()) == (True, True, False)
+
+
+def test_client_that_is_slow_to_take_an_answer_gives_its_turn_to_others() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"[]", "more_body": False}
+
+    async def overtake() -> list[str]:
+        admission, is_taken, order = Admission(max_pending=1, max_batches=1, max_body_bytes=1), asyncio.Event(), []
+
+        async def send(message: Message) -> None:
+            await is_taken.wait()
+            order.append("slow")
+
+        slow, other = (HeavyRequest(admission, receive, send, is_batch=True) for _ in range(2))
+        await slow.receive()
+        sending = asyncio.create_task(slow.send({"type": "http.response.body", "body": b"", "more_body": True}))
+        await other.receive()
+        order.append("other")
+        is_taken.set()
+        await asyncio.sleep(0)
+        assert not sending.done()  # it has to wait for its turn again
+        other.leave()
+        await sending
+        slow.leave()
+        assert not admission.turns.locked()
+        return order
+
+    assert asyncio.run(overtake()) == ["other", "slow"]

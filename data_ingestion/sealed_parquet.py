@@ -4,7 +4,9 @@ handoff.py is their face; it says where they stand, and makes them appear whole.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +22,7 @@ ROWS_PER_GROUP = 131_072
 BYTES_PER_GROUP = 64 * 1024 * 1024  # a group of a table with many columns holds fewer rows
 _SNIFFED_ROWS = 16_384
 _ROWS_AT_ONCE = 8_192  # go through the encoders
+_SYNCED_BYTES = 16 * 1024 * 1024  # go to the disk at once
 _LINEAGE_KEY, _SEAL_KEY = b"lineage", b"seal"
 _DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)
 
@@ -39,6 +42,7 @@ class ParquetSink:
 
     def __init__(self, file: IO[bytes], schema: pa.Schema) -> None:
         self._sealing = seal.SealingFile(file)
+        self._syncing = _EarlySync(file)
         self._schema = schema.remove_metadata()
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
@@ -62,6 +66,7 @@ class ParquetSink:
             self._write_group(pa.concat_tables([self._schema.empty_table(), *self._waiting]))
         assert self._writer is not None
         text = json.dumps(lineage.to_dict(), sort_keys=True)
+        self._syncing.end()
         self._sealing.mark_footer()
         self._writer.add_key_value_metadata({_LINEAGE_KEY: text, _SEAL_KEY: seal.BLANK})
         self._writer.close()
@@ -69,6 +74,7 @@ class ParquetSink:
 
     def abandon(self) -> None:
         """Give the file up: without this, the writer would complete it when its memory is freed."""
+        self._syncing.wait()
         if self._writer is not None:
             self._writer.is_open = False
 
@@ -78,6 +84,7 @@ class ParquetSink:
             self._writer = self._open_writer(rows.slice(0, _SNIFFED_ROWS))
         if rows.num_rows:
             self._writer.write_table(rows, row_group_size=self._group_rows)
+            self._syncing.follow(self._sealing.tell())
 
     def _open_writer(self, first: pa.Table) -> pq.ParquetWriter:
         texts = [f.name for f in self._schema if pa.types.is_string(f.type) or pa.types.is_dictionary(f.type)]
@@ -98,6 +105,38 @@ class ParquetSink:
             write_statistics=False,  # a quarter of the time of writing, and nobody asks
             store_schema=False,  # texts that are written as dictionaries come back as texts
         )
+
+
+class _EarlySync:
+    """Brings a file to the disk while it is being written, so that whoever syncs it in the end has little to wait for.
+
+    Parameters
+    ----------
+    file : the file
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._thread = file, ThreadPoolExecutor(1)
+        self._running: Future[None] | None = None
+        self._size = 0
+
+    def follow(self, size: int) -> None:
+        """Begin to bring what is new to the disk, where that is much and nothing is on its way."""
+        if size - self._size < _SYNCED_BYTES or (self._running is not None and not self._running.done()):
+            return
+        self.end()
+        self._size = size
+        self._file.flush()
+        self._running = self._thread.submit(os.fsync, self._file.fileno())
+
+    def end(self) -> None:
+        """Wait for what is on its way, and raise what went wrong: the system says it once."""
+        if self._running is not None:
+            self._running.result()
+
+    def wait(self) -> None:
+        """Wait for what is on its way, whatever becomes of it: then the file may be closed."""
+        self._thread.shutdown()
 
 
 class ParquetSource:

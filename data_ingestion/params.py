@@ -6,6 +6,7 @@ flags, its block in params.yaml and its `--help` follow from that.
 
 import argparse
 import difflib
+import os
 import types
 import typing
 from collections.abc import Sequence
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import ClassVar, Literal, NoReturn, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from data_ingestion.handoff import REPOSITORY, PipelineError
 
+ENVIRONMENT = "PIPELINE_"  # begins the names of the variables that set parameters
 METAVARS: dict[object, str] = {int: "N", float: "X", Path: "PATH"}
 BLOCKS = ("load", "preprocess", "train", "evaluate", "track")
 _SHARED = ("seed",)  # top-level keys of params.yaml that every stage may read
@@ -26,43 +27,19 @@ _SHARED = ("seed",)  # top-level keys of params.yaml that every stage may read
 _RUN_ONLY = ("root", "if_changed", "sync", "infer", "check", "append", "dry_run")
 
 
-class StageParams(BaseSettings):
+class StageParams(BaseModel):
     """What every stage takes. Subclasses add their own fields and name their block of params.yaml."""
 
-    model_config = SettingsConfigDict(env_prefix="PIPELINE_", extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     block: ClassVar[str] = ""
 
     root: Path = Field(REPOSITORY, description="folder that holds data/, models/, evaluation/ and mlflow/")
     if_changed: bool = Field(False, description="do nothing when inputs, parameters and code are as they were")
     seed: int = Field(42, ge=0, le=2**32 - 1, description="the one source of randomness")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags win over the environment, and the environment over params.yaml (handed in by `parse_params`)."""
-        return init_settings, env_settings, _FileSource(settings_cls)
-
     def effective(self) -> dict[str, object]:
         """Return the parameters that decide the result, as plain values for the lineage of the output."""
         return self.model_dump(mode="json", exclude=set(_RUN_ONLY))
-
-
-class _FileSource(PydanticBaseSettingsSource):
-    """Hands the values that `parse_params` read from params.yaml to pydantic-settings, as the weakest source."""
-
-    values: ClassVar[dict[str, object]] = {}
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
-        return self.values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, object]:
-        return dict(self.values)
 
 
 ParamsT = TypeVar("ParamsT", bound=StageParams)
@@ -83,9 +60,9 @@ def parse_params(params_type: type[ParamsT], argv: Sequence[str] | None, descrip
     """
     flags = _parse_flags(params_type, argv, description)
     file = _find_params_file(flags)
-    _FileSource.values = read_params_file(file, params_type)
+    values = read_params_file(file, params_type) | _read_environment(params_type) | flags
     try:
-        params = params_type(**flags)  # type: ignore[arg-type]
+        params = params_type.model_validate(values)
     except ValidationError as err:
         raise PipelineError(_explain(err, flags, file, params_type.block)) from err
     return params.model_copy(update={"root": params.root.resolve()})
@@ -116,6 +93,12 @@ def read_params_file(path: Path, params_type: type[StageParams]) -> dict[str, ob
         if key not in names:
             raise PipelineError(f'{path}: unknown key "{params_type.block}.{key}".{suggest(str(key), names)}')
     return {**{k: content[k] for k in _SHARED if k in content}, **block}
+
+
+def _read_environment(params_type: type[StageParams]) -> dict[str, str]:
+    """Return the parameters that environment variables set; pydantic makes of the texts what they should be."""
+    variables = {name: ENVIRONMENT + name.upper() for name in params_type.model_fields}
+    return {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
@@ -163,23 +146,19 @@ def _list_choices(info: FieldInfo) -> list[str]:
 
 def _find_params_file(flags: dict[str, object]) -> Path:
     """Return the root's own params.yaml where it has one, else the repository's."""
-    import os
-
-    root = Path(str(flags.get("root") or os.environ.get("PIPELINE_ROOT") or REPOSITORY))
+    root = Path(str(flags.get("root") or os.environ.get(f"{ENVIRONMENT}ROOT") or REPOSITORY))
     own = root / "params.yaml"
     return own if own.is_file() else REPOSITORY / "params.yaml"
 
 
 def _explain(err: ValidationError, flags: dict[str, object], file: Path, block: str) -> str:
     """Return one line for the first value at fault: where it stands, what is expected, what was got."""
-    import os
-
     first = err.errors()[0]
     name = str(first["loc"][0])
     if name in flags:
         where = "--" + name.replace("_", "-")
-    elif f"PIPELINE_{name.upper()}" in os.environ:
-        where = f"environment variable PIPELINE_{name.upper()}"
+    elif (variable := ENVIRONMENT + name.upper()) in os.environ:
+        where = f"environment variable {variable}"
     else:
         where = f"{file}: {name if name in _SHARED else f'{block}.{name}'}"
     rule = first["msg"][0].lower() + first["msg"][1:]

@@ -87,19 +87,32 @@ def find_known_form(current: Current | None, source: str, params: LoadParams) ->
     return separator, params.encoding or (known.encoding if known else None)
 
 
+def open_readers(sources: "list[Source]", encoding: str | None) -> "list[SourceReader]":
+    """Return what reads the sources; the first is hashed from now on, while everything else is imported."""
+    from data_ingestion.quick_arrow import start_arrow
+    from data_ingestion.source_reader import SourceReader
+
+    readers = [SourceReader(replace(source, encoding=encoding)) for source in sources]
+    readers[0].hash_ahead()
+    start_arrow()
+    return readers
+
+
 def describe_lineage(
-    made: Lineage | None, sources: "list[Source]", current: Current | None, params: LoadParams
+    made: Lineage | None, readers: "list[SourceReader]", current: Current | None, params: LoadParams
 ) -> Lineage:
     """Return what raw.parquet would be made from: the sources, and the rows fed back since to the one that was made."""
-    from data_ingestion.sources import sha256_sources
+    from data_ingestion.sources import join_digests
 
-    digest = sha256_sources(sources) if params.if_changed and not params.infer else ""
+    is_asked = params.if_changed and not params.infer
+    digest = join_digests([reader.hash_whole() for reader in readers]) if is_asked else ""
     appended = made.inputs.get("appended") if made is not None else None
     return Lineage(
         stage="data_loader",
         inputs={
             "source": digest,
             "schema": current[0].fingerprint() if current else "",
+            "order": current[0].hash_order() if current else "",
             **({"appended": appended} if appended else {}),
         },
         params={name: value for name, value in params.effective().items() if name != "source"},
@@ -109,19 +122,16 @@ def describe_lineage(
 
 def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source: str) -> None:
     """Read the sources, hold them against the contract, and write the outputs together."""
-    from data_ingestion.load_report import describe_load
-    from data_ingestion.source_reader import SourceReader
-
     current = contracts.read_contract(workspace.schema) if workspace.schema.exists() else None
+    separator, encoding = find_known_form(current, source, params)
+    readers = open_readers(found, encoding)
     made = files.read_lineage(workspace.raw)
-    lineage = describe_lineage(made, found, current, params)
+    lineage = describe_lineage(made, readers, current, params)
     is_wanted = params.infer or not params.if_changed or not workspace.rejected_csv.exists()
     if not is_wanted and made and made.matches(lineage) and files.has_outputs(made, workspace.raw.parent):
         print(f"data/raw.parquet is up to date with {source}")
         return
     lost = made.rows.get("appended", 0) if made is not None else 0
-    separator, encoding = find_known_form(current, source, params)
-    readers = [SourceReader(replace(one, encoding=encoding)) for one in found]
     infers = is_to_infer(current, source, params)
     with show_transfer("loading", sum(one.size for one in found)) as progress:
         if infers or current is None:
@@ -136,16 +146,23 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
         kept = sorted(path.name for path in (workspace.root / "data").glob(f"{files.APPENDED}*.csv"))
         again = ", ".join(f"--append data/{name}" for name in kept) or "--append FILE"
         notes.append(f"{count_of(lost, 'row')} fed back with --append before must be fed back again: {again}")
-    said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
-    is_table = all(reader.is_table for reader in readers)
-    lines = describe_load(contract, reading, [*said, *notes, *reading.notes], is_table)
-    print("\n".join(map(files.to_line, lines)))
+    print_report(contract, reading, readers, notes)
     print(
         "checked; nothing was written"
         if params.check
         else f"wrote data/raw.parquet ({reading.tally.kept:,} rows), data/rejected.parquet, data/rejected.csv, "
         "data/schema.yaml, data/profile.json"
     )
+
+
+def print_report(contract: Contract, reading: "Reading", readers: "list[SourceReader]", notes: list[str]) -> None:
+    """Print what was read, and what there is to say of it."""
+    from data_ingestion.load_report import describe_load
+
+    said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
+    is_table = all(reader.is_table for reader in readers)
+    lines = describe_load(contract, reading, [*said, *notes, *reading.notes], is_table)
+    print("\n".join(map(files.to_line, lines)))
 
 
 def infer_and_write(
@@ -239,16 +256,13 @@ def append(workspace: Workspace, params: LoadParams, reader: "SourceReader") -> 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; see the module's description."""
     params = parse_params(LoadParams, argv, __doc__ or "")
-    from data_ingestion.quick_arrow import spare_pandas
-    from data_ingestion.source_reader import SourceReader
     from data_ingestion.sources import open_sources
 
-    spare_pandas()
     given = params.append or params.source
     with files.open_workspace(params.root) as workspace, open_sources(given, workspace) as (found, source):
         if params.append:
-            for one in found:
-                append(workspace, params, SourceReader(replace(one, encoding=params.encoding)))
+            for reader in open_readers(found, params.encoding):
+                append(workspace, params, reader)
         else:
             load(workspace, params, found, source)
 

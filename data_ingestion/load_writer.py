@@ -69,11 +69,12 @@ class LoadWriter:
         """
         tally = reading.tally
         rows = {"in": tally.rows, "rejected": tally.rejected, "kept": tally.kept}
-        lineage = replace(lineage, inputs=lineage.inputs | {"schema": contract.fingerprint()}, rows=rows)
+        made_by = {"schema": contract.fingerprint(), "order": contract.hash_order()}
+        lineage = replace(lineage, inputs=lineage.inputs | made_by, rows=rows)
         outputs = self.rejects.close(lineage, contract)
         profile = reading.profile.to_dict(contract.columns) | {"source": contract.source}
         outputs["profile.json"] = self._commit.write_json(self._workspace.profile, profile)
-        if contract != current:
+        if current is None or contract != current or contract.hash_order() != current.hash_order():
             comments = {name: reading.profile.comment(name, column) for name, column in contract.columns.items()}
             text = contracts.format_contract(contract, inferred, comments)
             self._commit.write_bytes(self._workspace.schema, text)

@@ -294,7 +294,7 @@ def _peek(reader: SourceReader, separator: str | None, budget: int) -> Iterator[
     budget = max(budget, MIN_PEEK_BYTES)
     is_seekable = not reader.is_table and reader.is_plain and reader.source.size > budget
     length = budget // _PIECES if is_seekable else budget
-    text = reader.iterate()
+    text = reader.iterate(is_first_look=True)
     blocks = read_blocks(text, mark, reader.source.name, max(length, MIN_PEEK_BYTES))
     first = next(blocks)
     yield first

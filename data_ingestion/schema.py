@@ -182,6 +182,10 @@ class Contract(BaseModel):
         """Return a sha256 of the content: comments, layout and where the source stands do not matter."""
         return sha256_json({key: value for key, value in self.to_dict().items() if key != "source"})
 
+    def hash_order(self) -> str:
+        """Return a sha256 of the order of the columns, which the fingerprint leaves open."""
+        return sha256_json(list(self.columns))
+
 
 def parse_contract(value: object, where: str) -> Contract:
     """Return the contract held in plain values.

@@ -4,11 +4,11 @@ A fault of the file is refused at once. It may be read more than once, and must 
 """
 
 import codecs
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from data_ingestion.handoff import PipelineError, sha256_file
+from data_ingestion.handoff import PipelineError
+from data_ingestion.hashing import HashingReader, HeadStart, Progress
 from data_ingestion.sources import Source
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ MAX_EXPANSION = 200  # tables shrink tenfold or twentyfold; what grows more than
 PIECE_BYTES = 4 * 1024 * 1024
 READ_BYTES = 256 * 1024  # at once of a plain file: hashed and copied while they are in the processor's cache
 
-Progress = Callable[[int], object]
-
 
 class SourceReader:
     """The text of one file; it may be read again from the start.
@@ -50,6 +48,7 @@ class SourceReader:
         self.source = source
         self.notes: list[str] = []
         self.sha256 = ""
+        self._head_start: HeadStart | None = None
         with self._open() as raw:
             head = raw.read(8)
         for first_bytes, title in REFUSED.items():
@@ -92,12 +91,23 @@ class SourceReader:
                 pieces.append(piece if number == count else piece[: piece.rfind(b"\n") + 1])
         return [piece for piece in pieces if _is_readable(piece)]
 
-    def iterate(self, progress: Progress | None = None) -> Iterator[bytes]:
+    def hash_ahead(self) -> None:
+        """Begin to take the sha256 of the file in a thread, until it is read."""
+        self._head_start = HeadStart(self.source.path)
+
+    def hash_whole(self) -> str:
+        """Return the sha256 of the file as it stands; when it is read later, that is not done again."""
+        if self._head_start is None:
+            self._head_start = HeadStart(self.source.path)
+        return self._head_start.finish()
+
+    def iterate(self, progress: Progress | None = None, is_first_look: bool = False) -> Iterator[bytes]:
         """Yield the text in UTF-8 without byte-order mark, piece by piece; at the end `sha256` is known.
 
         Parameters
         ----------
         progress : called with the number of bytes of the file read so far
+        is_first_look : whether only a few pieces are wanted, and the file is hashed ahead meanwhile
 
         Raises
         ------
@@ -107,7 +117,7 @@ class SourceReader:
             yield from self._iterate_table(progress)
             return
         with self._open() as raw:
-            hashing = HashingReader(raw, self.source.size, progress)
+            hashing = HashingReader(raw, self.source.size, progress, None if is_first_look else self._head_start)
             pieces = self._unpack(hashing) if self._packing else iter(lambda: hashing.read(READ_BYTES), b"")
             yield from self._decode(pieces)
             while hashing.read(READ_BYTES):
@@ -116,7 +126,7 @@ class SourceReader:
         check_unchanged(self.source)
 
     def _iterate_table(self, progress: Progress | None) -> Iterator[bytes]:
-        self.sha256 = sha256_file(self.source.path)
+        self.sha256 = self.hash_whole()
         table = self._open_table()
         try:
             for share, text in table.iterate_csv():
@@ -148,7 +158,7 @@ class SourceReader:
         with self._open() as raw:
             return next(self._unpack(HashingReader(raw, self.source.size, None)), b"")[:8]
 
-    def _unpack(self, raw: "HashingReader") -> Iterator[bytes]:
+    def _unpack(self, raw: HashingReader) -> Iterator[bytes]:
         """Yield the content after gzip, bzip2 or zstd is undone."""
         import pyarrow as pa
 
@@ -196,36 +206,6 @@ def _is_readable(piece: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-class HashingReader:
-    """Reads a file as long as it was when it was found, hashes what it reads, and tells how far it is."""
-
-    def __init__(self, file: IO[bytes], length: int, progress: Progress | None) -> None:
-        self._file, self._length, self._progress = file, length, progress
-        self._digest, self._size = hashlib.sha256(), 0
-        self.closed = False
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes."""
-        piece = self._file.read(min(size, self._length - self._size))
-        self._digest.update(piece)
-        self._size += len(piece)
-        if self._progress is not None:
-            self._progress(self._size)
-        return piece
-
-    def readable(self) -> bool:
-        """Return that it can be read."""
-        return True
-
-    def close(self) -> None:
-        """Leave the file to whoever opened it."""
-        self.closed = True
-
-    def hexdigest(self) -> str:
-        """Return the sha256 of what has been read."""
-        return self._digest.hexdigest()
 
 
 def check_unchanged(source: Source) -> None:

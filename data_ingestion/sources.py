@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from data_ingestion.handoff import APPENDED, REPOSITORY, PipelineError, Workspace, naming_errors, sha256_file
+from data_ingestion.handoff import APPENDED, REPOSITORY, PipelineError, Workspace, naming_errors
 
 ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".zst", ".parquet", ".arrow", ".feather")
 COPIED_BYTES = 1024 * 1024
@@ -188,11 +188,6 @@ def _open_stream(given: str) -> IO[bytes]:
     except OSError as err:
         raise _unreadable(given, err) from err
     return stream
-
-
-def sha256_sources(sources: list[Source]) -> str:
-    """Return one sha256 over the files' content; of one file it is that file's own."""
-    return join_digests([sha256_file(source.path) for source in sources])
 
 
 def join_digests(digests: list[str]) -> str:

@@ -258,7 +258,7 @@ def remove_folder(server):
 @pytest.mark.skipif(os.name != "posix", reason="this system has no kill -9")
 def test_sums_stay_exact_and_gauges_vanish_when_a_worker_is_killed(tmp_path):
     write_compiled_model(tmp_path)
-    with run_server(tmp_path, WEB_CONCURRENCY=2) as server:
+    with run_server(tmp_path, WEB_CONCURRENCY=2, READ_TIMEOUT_S=600) as server:
         try:
             read_workers(server, 2)
             for _ in range(150):

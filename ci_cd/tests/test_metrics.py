@@ -225,7 +225,7 @@ def read_workers(server, number):
         counts = seen["model_api_workers",], seen.get(("model_api_model_info", "0123456789ab"))
         return counts == (number, number)
 
-    wait_until(has_workers)
+    wait_until(has_workers, timeout_s=120)
     return seen
 
 

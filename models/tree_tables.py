@@ -134,7 +134,7 @@ class _Chunk:
     def look_up_one(self, answers: Places) -> Words:
         """Return (n_trees,) the words that are left after one row's answers, counted among those to all questions."""
         if not len(self.questions):
-            left = self.table[0]
+            left = self.table[0].copy()  # it is written over
         else:
             rows = self.rows.take(answers.take(self.questions))
             left = np.bitwise_and.reduce(self.table.take(rows, axis=0), axis=0)

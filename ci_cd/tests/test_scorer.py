@@ -313,6 +313,15 @@ def test_trees_cut_into_chunks_add_up_alike(monkeypatch: pytest.MonkeyPatch, chu
     assert_same_bits(np.concatenate([scorer.score_row(row) for row in list_rows(table)]), expected)
 
 
+def test_trees_that_ask_nothing_answer_every_row() -> None:
+    X = fit_encoder("regression").transform(make_table(40, 2)) * 0.0
+    trees = HistGradientBoostingRegressor(max_iter=3).fit(X, make_target("regression", make_table(40, 2)))
+    case = Case("regression", trees)
+    for _ in range(2):
+        assert_same_bits(case.scorer.score_row({}), case.ask(X[:1]))
+        assert_same_bits(case.scorer.score_encoded(X.to_numpy()), case.ask(X))
+
+
 def test_threshold_decides() -> None:
     ensemble = build_ensemble("binary")
     table = make_table(400, 3)

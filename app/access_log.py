@@ -5,14 +5,13 @@ not mix, and a reader that stalls holds up no request. What is lost to such a re
 """
 
 import asyncio
+import json
 import logging
 import os
 import select
 import sys
 import time
 from itertools import count
-from json.encoder import encode_basestring_ascii as quote  # escapes control characters: a line stays one line
-from typing import TypeVar
 
 from starlette.types import Scope
 
@@ -30,7 +29,8 @@ MILLISECONDS = [f"{number:03d}" for number in range(1000)]
 _ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
-Key = TypeVar("Key")
+# method, path, client, name of the key, version of the model, rows
+Who = tuple[str, str, str | None, str | None, str | None, int | None]
 
 
 class RequestIds:
@@ -58,8 +58,7 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self._second = 0
         self._start = ""  # of the lines of this second
-        self._asked: dict[tuple[str, str], str] = {}
-        self._askers: dict[tuple[str | None, str | None, str | None], str] = {}
+        self._known: dict[Who, str] = {}  # ends of lines
         self._descriptor: int | None = None
         self._poll: select.poll | None = None
 
@@ -91,14 +90,12 @@ class AccessLog:
         if second != self._second:
             self._second, self._start = second, time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
         get = scope.get
-        client, rows = get("client"), get("rows")
-        asked = scope["method"], scope["path"]
-        asker = client and client[0], get("key_name"), get("model_version")
+        client = get("client")
+        who = scope["method"], scope["path"], client and client[0], get("key_name"), get("model_version"), get("rows")
+        ending = self._known.get(who) or self._describe(who)
         line = (
             f'{self._start}{MILLISECONDS[int((now - second) * 1000)]}Z","request_id":"{request_id.decode()}",'
-            f"{self._asked.get(asked) or self._describe_asked(*asked)},"
-            f'"status":{status},"duration_ms":{seconds * 1000:.3f},"bytes":{sent},'
-            f'{self._askers.get(asker) or self._describe_asker(*asker)},"rows":{"null" if rows is None else rows}}}\n'
+            f'"status":{status},"duration_ms":{seconds * 1000:.3f},"bytes":{sent},{ending}'
         )
         if self._chars + len(line) > KEPT_CHARS:
             self._dropped += 1
@@ -110,14 +107,23 @@ class AccessLog:
         elif self._chars > FLUSH_CHARS and not self._rest:
             self.flush()
 
-    def _describe_asked(self, method: str, path: str) -> str:
-        text = f'"method":{quote(method[:MAX_METHOD])},"path":{quote(path[:MAX_PATH])}'
-        return remember(self._asked, (method, path), text) if len(path) <= MAX_PATH else text
-
-    def _describe_asker(self, client: str | None, key: str | None, version: str | None) -> str:
-        named = {"client": client and client[:MAX_CLIENT], "key": key, "model_version": version}
-        text = ",".join(f'"{name}":{quote(value) if value else "null"}' for name, value in named.items())
-        return remember(self._askers, (client, key, version), text)
+    def _describe(self, who: Who) -> str:
+        """Return the end of a line; it is kept where it may come again."""
+        method, path, client, key, version, rows = who
+        named = {
+            "method": method[:MAX_METHOD],
+            "path": path[:MAX_PATH],
+            "client": client and client[:MAX_CLIENT],
+            "key": key,
+            "model_version": version,
+            "rows": rows,
+        }
+        text = json.dumps(named, separators=(",", ":"))[1:] + "\n"  # escapes control characters: a line stays one line
+        if len(path) <= MAX_PATH and rows in (None, 1):
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[who] = text
+        return text
 
     def flush(self) -> None:
         """Write as much as the reader takes without waiting; what it does not take is tried again later."""
@@ -158,11 +164,3 @@ class AccessLog:
             end = len(data) if len(data) - start <= PIECE_BYTES else data.rindex(b"\n", start, start + PIECE_BYTES) + 1
             start += os.write(self._descriptor, data[start:end])
         return data[start:]
-
-
-def remember(known: dict[Key, str], key: Key, text: str) -> str:
-    """Keep a text, and return it; what was kept is forgotten when it is too much."""
-    if len(known) >= MAX_KNOWN:
-        known.clear()
-    known[key] = text
-    return text

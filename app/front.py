@@ -20,7 +20,7 @@ from app.direct import PREDICT, DirectPredictions
 from app.errors import ApiError, build_refusal
 from app.metrics import Metrics
 from app.overload import LIGHT_DIGITS, Admission, HeavyRequest, Refused, encode_overloaded
-from app.security_headers import CLOSE, NO_SNIFFING, NO_STORE, Header, complete_headers
+from app.security_headers import ANSWER_HEADERS, CLOSE, Header, list_missing
 from app.settings import Settings
 from app.shutdown import Shutdown, find_server
 from app.slow_clients import SlowClients
@@ -54,6 +54,7 @@ class Front:
         self.host = direct.host
         self.settings = settings
         self.keys = settings.keys
+        self.needs_key = settings.needs_key
         self.metrics = metrics
         self.ids = RequestIds()
         self.log = AccessLog()
@@ -83,14 +84,10 @@ class Front:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message["headers"]
-                if scope.get("is_prediction"):
-                    headers = [*headers, NO_SNIFFING, NO_STORE, (b"x-request-id", request_id)]
-                else:
-                    headers = [*complete_headers(headers), (b"x-request-id", request_id)]
+                added = ANSWER_HEADERS if "is_prediction" in scope else list_missing(message["headers"])
+                headers = message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id)]
                 if self.shutdown.is_stopping:
                     headers.append(CLOSE)
-                message["headers"] = headers
             else:
                 sent += len(message.get("body", b""))
             return send(message)
@@ -100,39 +97,40 @@ class Front:
         finally:
             seconds = perf_counter() - started
             status = status or scope.get("cut_off", 0)
-            self.metrics.observe(name_route(scope), status, seconds)
+            self.metrics.observe(scope["path"] if "is_prediction" in scope else name_route(scope), status, seconds)
             self.metrics.leave()
             self.log.add(scope, request_id, status, seconds, sent)
 
-    async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in or refuse it, and pass it on to who answers it."""
-        given = scope["given"]
-        if len(scope["headers"]) > MAX_HEADERS or sum(map(len, given.values())) > MAX_HEADER_BYTES:
-            await build_refusal(ApiError(431, TOO_LONG_HEADERS), self.host.version)(scope, receive, send)
-            return
-        name = None
-        if self.keys.is_on:
+    def dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Let a request in or refuse it: begin what answers it."""
+        path, given = scope["path"], scope["given"]
+        has_key = True
+        if self.needs_key:
             scope["key_name"] = name = self.keys.find_name(given.get(b"x-api-key"))
-        path = scope["path"]
+            has_key = name is not None
         if scope["root_path"]:
             path = path.removeprefix(scope["root_path"])
         if scope["method"] != "POST" or path not in self.direct.PATHS:
-            await self.fastapi(scope, receive, send)
-            return
-        scope["is_prediction"] = True
-        scope["path"] = path
-        if name is None and self.keys.is_on:
-            await build_refusal(ApiError(401, NO_KEY), self.host.version)(scope, receive, send)
-            return
+            return self.answer_other(scope, receive, send)
+        scope["is_prediction"], scope["path"] = True, path
+        if not has_key:
+            return build_refusal(ApiError(401, NO_KEY), self.host.version)(scope, receive, send)
         served = self.host.served
-        scope["model_version"] = served and served.version  # the one that answers: it is taken before anything waits
-        is_batch = path != PREDICT
-        if is_batch or len(given.get(b"content-length", LONG)) > LIGHT_DIGITS or (served and not served.is_light):
-            await self.answer_heavy(scope, receive, send, is_batch)
-        elif self.admission.has_room_for_light():
-            await self.direct(scope, receive, send)
+        if served is not None:
+            scope["model_version"] = served.version  # the one that answers: it is taken before anything waits
+        is_single = path == PREDICT and len(given.get(b"content-length", LONG)) <= LIGHT_DIGITS
+        if not is_single or not (served is None or served.is_light):
+            return self.answer_heavy(scope, receive, send, path != PREDICT)
+        if self.admission.has_room_for_light():
+            return self.direct(scope, receive, send)
+        return self.refuse_overload(scope, send)
+
+    async def answer_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what is no prediction. A prediction may have headers of any length: it has no time to count them."""
+        if len(scope["headers"]) > MAX_HEADERS or sum(map(len, scope["given"].values())) > MAX_HEADER_BYTES:
+            await build_refusal(ApiError(431, TOO_LONG_HEADERS), self.host.version)(scope, receive, send)
         else:
-            await self.refuse_overload(scope, send)
+            await self.fastapi(scope, receive, send)
 
     async def answer_heavy(self, scope: Scope, receive: Receive, send: Send, is_batch: bool) -> None:
         """Answer what takes long when its turn has come; refuse it when too many wait."""
@@ -186,8 +184,6 @@ class Front:
 
 def name_route(scope: Scope) -> str:
     """Return the path of the route that answered, as /metrics names it: clients cannot make up others."""
-    if scope.get("is_prediction"):
-        return str(scope["path"])
     return getattr(scope.get("route"), "path", OTHER)
 
 

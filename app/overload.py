@@ -40,7 +40,6 @@ class Admission:
         self.kept = 0  # bytes of bodies that are being read, or wait
         self.waiting = 0
         self.turns = asyncio.Semaphore(max_batches)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = 0  # light rows in this round of the loop
         self._room = BURST * max_pending  # for them
         self._over_since: float | None = None  # when rounds became too long
@@ -48,12 +47,11 @@ class Admission:
 
     def has_room_for_light(self) -> bool:
         """Count a light row in this round of the event loop, and return whether there is room for it."""
-        if not self._asked or self._loop is not asyncio.get_running_loop():
-            self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._end_round, self._loop)  # comes after everything that is ready now
-            self._asked = 0
-        self._asked += 1
-        return self._asked <= self._room
+        self._asked = asked = self._asked + 1
+        if asked == 1:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._end_round, loop)  # comes after everything that is ready now
+        return asked <= self._room
 
     def _end_round(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin another round, with less room when there was too much in all rounds of a while, until that is over."""

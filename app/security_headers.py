@@ -8,6 +8,7 @@ Header = tuple[bytes, bytes]
 
 NO_SNIFFING: Header = (b"x-content-type-options", b"nosniff")
 NO_STORE: Header = (b"cache-control", b"no-store")
+ANSWER_HEADERS = (NO_SNIFFING, NO_STORE)
 CLOSE: Header = (b"connection", b"close")
 # Scripts, styles and pictures of this server alone, nothing in the page itself, and no other site may frame it.
 PAGE_POLICY = (
@@ -21,8 +22,8 @@ PAGE_HEADERS: tuple[Header, ...] = (
 )
 
 
-def complete_headers(headers: Sequence[Header]) -> list[Header]:
-    """Return the headers of an answer with those that are missing; what the answer itself says counts.
+def list_missing(headers: Sequence[Header]) -> list[Header]:
+    """Return the headers that an answer lacks; what the answer itself says counts.
 
     Files say by their ETag whether they have changed, so these may be kept.
     """
@@ -32,7 +33,7 @@ def complete_headers(headers: Sequence[Header]) -> list[Header]:
         added.append(NO_STORE)
     if given.get(b"content-type", b"").startswith(b"text/html"):
         added += [header for header in PAGE_HEADERS if header[0] not in given]
-    return [*headers, *added]
+    return added
 
 
 def allow_script(script: str) -> str:

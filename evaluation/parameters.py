@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
 
 from data_ingestion.handoff import PipelineError
 from data_ingestion.params import StageParams, suggest
@@ -18,7 +17,7 @@ class EvaluateParams(StageParams):
 
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the test rows behind each interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of intervals, and of what the verdict takes for sure")
-    limits: Annotated[dict[str, float] | None, NoDecode] = Field(
+    limits: dict[str, float] | None = Field(
         None, description="figures that the model must reach, such as rmse=500,r2=0.8: errors at most, scores at least"
     )
     tolerance: float = Field(0.01, ge=0, description="a model worse than the champion by a larger share is rejected")

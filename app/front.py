@@ -19,7 +19,7 @@ from app.access_log import AccessLog, RequestIds
 from app.direct import PREDICT, DirectPredictions
 from app.errors import ApiError, build_refusal
 from app.metrics import Metrics
-from app.overload import LIGHT_DIGITS, Admission, HeavyRequest, Refused, encode_overloaded
+from app.overload import HEAVY_EACH_S, LIGHT_DIGITS, LIGHT_EACH_S, Admission, HeavyRequest, Refused, encode_overloaded
 from app.security_headers import ANSWER_HEADERS, CLOSE, Header, list_missing
 from app.settings import Settings
 from app.shutdown import Shutdown, find_server
@@ -27,7 +27,6 @@ from app.slow_clients import SlowClients
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER: Header = (b"retry-after", b"1")
 JSON: Header = (b"content-type", b"application/json")
 LONG = b"?" * (LIGHT_DIGITS + 1)  # the length of a body that announces none
 OTHER = "other"  # what no route answers, in /metrics
@@ -60,7 +59,7 @@ class Front:
         self.log = AccessLog()
         self.shutdown = Shutdown(settings.shutdown_delay_s)
         self.admission = Admission(settings.max_pending, settings.max_batches, settings.max_body_bytes)
-        self.refused = Refused()
+        self.refused_light, self.refused_heavy = Refused(LIGHT_EACH_S), Refused(HEAVY_EACH_S)
         self.inner: ASGIApp = self.dispatch if not settings.cors_origins else allow_origins(self.dispatch, settings)
         fastapi.state.shutdown = self.shutdown
 
@@ -123,7 +122,7 @@ class Front:
             return self.answer_heavy(scope, receive, send, path != PREDICT)
         if self.admission.has_room_for_light():
             return self.direct(scope, receive, send)
-        return self.refuse_overload(scope, send)
+        return self.refuse_overload(scope, send, self.refused_light)
 
     async def answer_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is no prediction. A prediction may have headers of any length: it has no time to count them."""
@@ -135,7 +134,7 @@ class Front:
     async def answer_heavy(self, scope: Scope, receive: Receive, send: Send, is_batch: bool) -> None:
         """Answer what takes long when its turn has come; refuse it when too many wait."""
         if not self.admission.has_room_for_heavy(is_batch):
-            await self.refuse_overload(scope, send)
+            await self.refuse_overload(scope, send, self.refused_heavy)
             return
         request = HeavyRequest(self.admission, receive, send, is_batch)
         try:
@@ -143,13 +142,13 @@ class Front:
         finally:
             request.leave()
         if request.is_refused:
-            await self.refuse_overload(scope, send)
+            await self.refuse_overload(scope, send, self.refused_heavy)
 
-    async def refuse_overload(self, scope: Scope, send: Send) -> None:
+    async def refuse_overload(self, scope: Scope, send: Send, refused: Refused) -> None:
         """Refuse what is too much. uvicorn skips a body of known length; one without end ends the connection."""
-        await self.refused.hold(scope.get("client"))
+        retry_s = await refused.hold(scope.get("client"))
         body = encode_overloaded(self.host.version)
-        headers = [JSON, (b"content-length", b"%d" % len(body)), RETRY_AFTER]
+        headers = [JSON, (b"content-length", b"%d" % len(body)), (b"retry-after", b"%d" % retry_s)]
         announced = scope["given"].get(b"content-length", b"")
         if not announced.isdigit() or int(announced) > self.settings.max_body_bytes:
             headers.append(CLOSE)

@@ -19,7 +19,12 @@ WAITING_EACH = 8  # batches that may wait for each that runs
 BODIES_KEPT = 16  # longest bodies that may be in memory at once
 BURST, BURST_S = 8, 0.1  # how many times as much is taken on for so long
 CALM_S = 2.0  # after which a burst may come again
-RETRY_S = 1.0  # what Retry-After says
+LIGHT_EACH_S, HEAVY_EACH_S = (
+    500,
+    50,
+)  # refusals a second for each second that Retry-After says more; a batch is read past
+MAX_RETRY_S = 10
+MAX_KNOWN = 20_000  # clients that were refused
 MAX_HELD = 500  # clients that are kept waiting; each may have sent some 100 kB that nobody reads
 
 
@@ -136,33 +141,46 @@ class HeavyRequest:
 
 
 class Refused:
-    """Whom we have told to try again later."""
+    """Whom we have told to try again later, and how much later: the more come, the later, for to refuse costs as well.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    each_s : how many refusals a second make it a second later
+    """
+
+    def __init__(self, each_s: int) -> None:
+        self.each_s = each_s
         self.held = 0
         self._until: dict[object, float] = {}
-        self._before: dict[object, float] = {}  # those of the last period
-        self._turned = 0.0
+        self._second = self._count = self._last = 0  # the second now, and refusals in it and in the one before
 
-    async def hold(self, client: object) -> None:
-        """Note that a client is refused; keep it waiting first when it was to wait and did not.
+    async def hold(self, client: object) -> int:
+        """Return in how many seconds a client may try again; keep it waiting first when it was to wait and did not.
 
         Parameters
         ----------
         client : host and port, which is one connection
         """
         now = asyncio.get_running_loop().time()
-        until = self._until.get(client) or self._before.get(client, 0.0)
-        if now - self._turned > RETRY_S:
-            self._until, self._before, self._turned = {}, self._until, now
-        early_s = until - now
-        if early_s > 0 and self.held < MAX_HELD:
+        retry_s = self._choose_retry(int(now))
+        until = self._until.get(client, now)
+        if until > now and self.held < MAX_HELD:
             self.held += 1
             try:
-                await asyncio.sleep(early_s)
+                await asyncio.sleep(until - now)
             finally:
                 self.held -= 1
-        self._until[client] = max(now, until) + RETRY_S
+        if len(self._until) >= MAX_KNOWN:
+            self._until.clear()
+        self._until[client] = max(now, until) + retry_s
+        return retry_s
+
+    def _choose_retry(self, second: int) -> int:
+        if second != self._second:
+            self._last = self._count if second == self._second + 1 else 0
+            self._second, self._count = second, 0
+        self._count += 1
+        return min(1 + max(self._count, self._last) // self.each_s, MAX_RETRY_S)
 
 
 @lru_cache(maxsize=4)

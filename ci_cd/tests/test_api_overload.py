@@ -142,7 +142,7 @@ def test_load_that_lasts_gets_less_room_than_a_burst(monkeypatch: pytest.MonkeyP
 
 def test_client_that_does_not_heed_retry_after_is_kept_waiting() -> None:
     async def refuse() -> tuple[bool, bool, bool]:
-        refused = Refused()
+        refused = Refused(each_s=50)
         tasks = []
         for client in (("a", 1), ("b", 1), ("a", 1)):
             tasks.append(asyncio.create_task(refused.hold(client)))
@@ -181,3 +181,13 @@ def test_client_that_is_slow_to_take_an_answer_gives_its_turn_to_others() -> Non
         return order
 
     assert asyncio.run(overtake()) == ["other", "slow"]
+
+
+def test_the_more_are_refused_the_later_they_may_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse_many() -> list[int]:
+        refused = Refused(each_s=10)
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0, raising=False)
+        return [await refused.hold(("host", port)) for port in range(120)]
+
+    told = asyncio.run(refuse_many())
+    assert (told[0], told[8], told[9], told[50], told[119]) == (1, 1, 2, 6, 10)

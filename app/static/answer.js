@@ -39,12 +39,12 @@ function describeSureness({ prediction, interval, prediction_set: set }, confide
   const often = confidence ? formatShare(confidence) : "most";
   if (interval) {
     const [low, high] = interval.map((end) => formatNumber(end, span));
-    return `For ${often} of rows the true value lies within ${low} to ${high}.`;
+    return `${low} to ${high}: intervals like this hold the true value for ${often} of rows.`;
   }
   if (!set) return "";
   const others = set.filter((name) => String(name) !== String(prediction)).map((name) => `“${name}”`);
-  if (!others.length) return `No other class comes into question; that holds for ${often} of rows.`;
-  return `${others.join(", ")} may be it as well: the true class is among these for ${often} of rows.`;
+  const said = others.length ? `${others.join(", ")} may be it as well` : "No other class comes into question";
+  return `${said}: sets like this hold the true class for ${often} of rows.`;
 }
 
 // The answer and its interval on the range that the target had in training.

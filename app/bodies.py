@@ -25,12 +25,27 @@ def check_body(content: bytes, kind: bytes, encoding: bytes) -> None:
     ------
     ApiError : 415 when it is not said to be JSON, 422 when it is empty
     """
-    if not content:
-        raise refuse("empty_body", "The body is empty", "expects JSON")
+    check_plain(content, encoding)
     if kind != b"application/json":
         kind = kind.partition(b";")[0].strip().lower()
         if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
             raise ApiError(415, "Send JSON, and say so: Content-Type: application/json")
+
+
+def check_plain(content: bytes, encoding: bytes) -> None:
+    """Raise unless there is a body, and it is not packed.
+
+    Parameters
+    ----------
+    content : the body
+    encoding : what the header Content-Encoding says of it
+
+    Raises
+    ------
+    ApiError : 415 when it is packed, 422 when it is empty
+    """
+    if not content:
+        raise refuse("empty_body", "The body is empty", "expects rows")
     if encoding.lower() != b"identity":
         raise ApiError(415, "Send the body as it is, without Content-Encoding.")
 

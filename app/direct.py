@@ -12,7 +12,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.bodies import check_body, parse_json
+from app.batch_formats import BOTH_JSON, MEDIA_TYPES, Forms, choose_forms
+from app.batches import Limits, answer_batch
+from app.bodies import check_body, check_plain, parse_json
 from app.body_limit import BATCH, check_length, choose_limit
 from app.dependencies import check_key
 from app.errors import BUG, NO_MEMORY, ApiError, build_refusal
@@ -106,14 +108,28 @@ class DirectPredictions:
         served = self.host.require()
         is_single = scope["path"] == PREDICT
         content = await read_content(receive, length, choose_limit(scope["path"], self.settings.max_body_bytes))
-        check_body(content, kind, encoding)
         if not is_single:
-            parts = predict_json(served, content, self.settings.max_batch_rows, self.metrics)
-            chunk, is_last = await run_sync(take_chunk, parts)
-            return Reply(chunk, rest=None if is_last else parts)
+            check_plain(content, encoding)
+            return await self.respond_many(served, content, choose_forms(scope, kind))
+        check_body(content, kind, encoding)
         if served.is_light and len(content) <= LIGHT_BYTES:
             return Reply(predict_row(served, content, self.metrics))
         return Reply(await run_sync(predict_row, served, content, self.metrics))
+
+    async def respond_many(self, served: Served, content: bytes, forms: Forms) -> Reply:
+        """Return the answer to a batch.
+
+        Raises
+        ------
+        ApiError : it is refused
+        """
+        limits = Limits(self.settings.max_batch_rows, self.settings.max_body_bytes)
+        if forms == BOTH_JSON:
+            parts = predict_json(served, content, limits.max_rows, self.metrics)
+        else:
+            parts = answer_batch(served, content, forms, limits, self.metrics)
+        chunk, is_last = await run_sync(take_chunk, parts)
+        return Reply(chunk, MEDIA_TYPES[forms.answer].encode(), None if is_last else parts)
 
 
 def predict_row(served: Served, content: bytes, metrics: Metrics) -> bytes:

@@ -254,7 +254,7 @@ def test_openapi_describes_the_row_of_the_contract(client: TestClient) -> None:
         "default": None,
     }
     batch = description["paths"]["/predict/batch"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert batch == {"type": "array", "items": {"$ref": "#/components/schemas/Row"}, "minItems": 1, "maxItems": 1000}
+    assert batch == {"type": "array", "items": {"$ref": "#/components/schemas/Row"}, "minItems": 1, "maxItems": 100_000}
 
 
 def test_openapi_gives_every_refusal_the_one_form(client: TestClient) -> None:

@@ -18,21 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY, clean_environment, run_script
-from sklearn.pipeline import Pipeline
-from small_models import GOOD, build_contract, build_table
 from small_runs import assert_refused
+from trained_models import train
 
 from app import score_file, scoring, scoring_work
 from app.errors import ApiError, ErrorList
+from app.metrics import Metrics
 from app.model_host import Served, load_served
 from app.predictions import predict_batch, predict_one
 from app.scoring_blocks import describe_warnings
 from data_ingestion import csv_reader, handoff
-from data_ingestion.encoder import build_encoder
-from data_ingestion.handoff import commit
-from models.artifact import list_libraries, predict_rows, to_label, write_model
-from models.candidates import Candidate, describe_problem
-from models.estimators import build_estimator
 
 Score = Callable[..., "subprocess.CompletedProcess[str]"]
 HEADER = ["row id", "class", "floor area", "rooms", "has lift", "_built", "note", "price", "new"]
@@ -44,45 +39,6 @@ MODELS = {
     "multiclass-linear": ("multiclass", "linear"),
     "binary-boosting": ("binary", "boosting"),
 }
-
-
-def train(folder: Path, task: str, name: str, **changes: dict[str, object]) -> Path:
-    """Train a candidate on thirty rows, and return its model folder."""
-    contract = build_contract(task, **changes)
-    X = build_table()
-    price = X["floor area"].fillna(50) * 3 + X["rooms"] * 7
-    labels = {
-        "binary": lambda p: "dear, very" if p > 170 else "cheap",
-        "multiclass": lambda p: "ABC"[int(p > 130) + int(p > 200)],
-    }
-    y = price if task == "regression" else price.map(labels[task])
-    features = contract.features.items()
-    specs = [column.model_dump() | {"name": n, "missing": contract.missing_spellings(n)} for n, column in features]
-    encoder = build_encoder(columns=specs, target_means=[], task=task, min_frequency=1, seed=0)
-    encoded = encoder.fit_transform(X, y)
-    estimator = build_estimator(Candidate(name, name), describe_problem(task, encoded, y, 0)).fit(encoded, y)
-    pipeline = Pipeline([("encoder", encoder), ("estimator", estimator)])
-    golden = [GOOD | {"_built": "17.05.2001"}]
-    answers = predict_rows(pipeline, contract, golden)
-    describe = {
-        "model_version": "0123456789ab",
-        "task": task,
-        "target": "price",
-        "classes": None if task == "regression" else [to_label(label) for label in estimator.classes_],
-        "estimator": name,
-        "feature_names": list(encoded.columns),
-        "libraries": list_libraries(),
-        "contract": contract.to_dict(),
-        "lineage": {},
-        "golden": {
-            "rows": golden,
-            "predictions": answers.values,
-            "probabilities": None if answers.probabilities is None else answers.probabilities.tolist(),
-        },
-    }
-    with commit() as files:
-        write_model(files, folder, pipeline, describe)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +152,7 @@ def list_hidden(folder: Path) -> list[str]:
 
 def ask_each(served: Served, row: dict[str, object]) -> dict[str, object] | None:
     try:
-        return predict_one(served, row)
+        return predict_one(served, row, Metrics())
     except ApiError:
         return None
 
@@ -208,7 +164,7 @@ def test_every_row_has_the_answer_of_the_api_bit_for_bit(
 ) -> None:
     rows = draw_rows(150, faults=True)
     served = load_served(models[name])
-    batch = json.loads(b"".join(predict_batch(served, [to_request(row) for row in rows], 1000)))
+    batch = json.loads(b"".join(predict_batch(served, [to_request(row) for row in rows], 1000, Metrics())))
     expected = {answer["index"]: answer for answer in batch["predictions"]}
 
     done = score(models[name], write_rows(tmp_path / "in.csv", rows), tmp_path / "out.parquet")
@@ -315,7 +271,7 @@ def test_columns_without_a_single_value_are_imputed(
     row = ["1", "", "", "2", "Yes", "", "", "", ""]
     done = score(models[name], write_rows(tmp_path / "in.csv", [row] * 3), tmp_path / "out.parquet")
     assert done.returncode == 0
-    answer = predict_one(load_served(models[name]), {"rooms": 2, "has lift": True})
+    answer = predict_one(load_served(models[name]), {"rooms": 2, "has lift": True}, Metrics())
     assert {r["prediction"] for r in read_rows(tmp_path / "out.parquet")} == {answer["prediction"]}
     assert {r["warnings"] for r in read_rows(tmp_path / "out.parquet")} == {"; ".join(answer["warnings"])}
 

@@ -136,7 +136,7 @@ class Front:
         if not self.admission.has_room_for_heavy(is_batch):
             await self.refuse_overload(scope, send, self.refused_heavy)
             return
-        request = HeavyRequest(self.admission, receive, send, is_batch)
+        request = HeavyRequest(self.admission, scope, receive, send, is_batch)
         try:
             await self.direct(scope, request.receive, request.send)
         finally:

@@ -10,13 +10,13 @@ stays bounded. Who is refused is told when to try again, and who does not heed t
 import asyncio
 from functools import lru_cache
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import ApiError, build_refusal
 
 LIGHT_DIGITS = 4  # of the Content-Length of a body that is surely light
 WAITING_EACH = 8  # batches that may wait for each that runs
-BODIES_KEPT = 16  # longest bodies that may be in memory at once
+BODIES_KEPT = 4  # longest bodies that may be in memory at once
 BURST, BURST_S = 8, 0.1  # how many times as much is taken on for so long
 CALM_S = 2.0  # after which a burst may come again
 LIGHT_EACH_S, HEAVY_EACH_S = (
@@ -82,14 +82,16 @@ class HeavyRequest:
     Parameters
     ----------
     admission : of the worker
+    scope : of the request; gets `received`, the bytes that have come
     receive, send : from the server; the application gets those of this object
     is_batch : whether it is one
     """
 
-    def __init__(self, admission: Admission, receive: Receive, send: Send, is_batch: bool) -> None:
+    def __init__(self, admission: Admission, scope: Scope, receive: Receive, send: Send, is_batch: bool) -> None:
         self.admission = admission
         self.is_batch = is_batch
         self.is_refused = False
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._kept = 0
@@ -102,6 +104,7 @@ class HeavyRequest:
             return message
         length = len(message.get("body", b""))
         self._kept += length
+        self._scope["received"] = self._kept
         self.admission.kept += length
         has_room = self.admission.kept <= self.admission.max_kept
         if has_room and not message.get("more_body", False):

@@ -28,8 +28,8 @@ class Settings(BaseSettings):
         32, ge=1, description="single rows that wait in one worker under a load that lasts; 8 times as many in a burst"
     )
     max_batches: int = Field(2, ge=1, description="batches at once in one worker; 8 times as many wait")
-    read_timeout_s: float = Field(10, gt=0, description="in which a request has to be there whole")
-    write_timeout_s: float = Field(30, gt=0, description="in which an answer has to be taken")
+    read_timeout_s: float = Field(10, gt=0, description="in which a request has to be there; more for long bodies")
+    write_timeout_s: float = Field(30, gt=0, description="in which an answer, or 256 kB of it, have to be taken")
     shutdown_delay_s: float = Field(0, ge=0, description="from SIGTERM to the last new connection")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), description="whose pages may ask; none by default")
     metrics_dir: Path | None = Field(None, description="where workers share /metrics; None finds a place")

@@ -13,6 +13,8 @@ from starlette.types import Scope
 from uvicorn import Server
 
 ROUND_S = 1.0  # at most, from one look to the next
+RATE = 100_000  # bytes a second: long bodies get so much more time as has come of them
+TAKEN_BITS = 18  # of the length of what is not taken yet: each 256 kB that are taken are worth another time-out
 
 LINE = b"HTTP/1.1 408 Request Timeout\r\n"
 
@@ -42,7 +44,7 @@ class Connection(Protocol):
     timeout_keep_alive_task: asyncio.TimerHandle | None
 
 
-Wait = tuple[str, int]  # what a connection is waited for, and the request
+Wait = tuple[str, int, int]  # what a connection is waited for, the request, and how far its answer has been taken
 
 
 class SlowClients:
@@ -51,8 +53,8 @@ class SlowClients:
     Parameters
     ----------
     server : of uvicorn
-    read_timeout_s : in which a request has to be there whole, counted from its first byte or from the connection
-    write_timeout_s : in which an answer has to be taken
+    read_timeout_s : in which a request has to be there whole; a long body has more time as long as it comes
+    write_timeout_s : in which an answer, or the next 256 kB of it, have to be taken
     encode_refusal : returns the body of the answer 408
     """
 
@@ -92,7 +94,8 @@ class SlowClients:
             last, since = before.get(connection, (None, now))
             if last != wait:
                 since = now
-            if now - since <= min(self.limits[wait[0]], most_s):
+            received = connection.cycle.scope.get("received", 0) if connection.cycle is not None else 0
+            if now - since <= min(self.limits[wait[0]] + received / RATE, most_s):
                 self._waits[connection] = wait, since
             else:
                 self.cut_off(connection, wait)
@@ -114,15 +117,16 @@ class SlowClients:
 def find_wait(connection: Connection) -> Wait | None:
     """Return what a connection has to do next, "request", "body" or "answer"; None when it is not its turn."""
     cycle = connection.cycle
-    if connection.transport.get_write_buffer_size():
-        return "answer", id(cycle)
+    size = connection.transport.get_write_buffer_size()
+    if size:
+        return "answer", id(cycle), size >> TAKEN_BITS
     if cycle is None:
-        return "request", 0
+        return "request", 0, 0
     if cycle.response_complete:
         # With the timer running the connection is idle, and uvicorn closes it; without, something has come since.
-        return None if connection.timeout_keep_alive_task is not None else ("request", id(cycle))
+        return None if connection.timeout_keep_alive_task is not None else ("request", id(cycle), 0)
     is_reading = cycle.more_body and not cycle.response_started and not connection.flow.read_paused
-    return ("body", id(cycle)) if is_reading else None
+    return ("body", id(cycle), 0) if is_reading else None
 
 
 def has_begun(connection: Connection) -> bool:

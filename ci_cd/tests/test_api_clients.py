@@ -197,3 +197,15 @@ def test_request_that_is_under_way_is_answered_before_the_server_ends(tmp_path: 
         assert [status for status, _ in read_answers(answer)] == [200]
         assert b"connection: close" in answer
         assert server.process.wait(timeout=20) == 0
+
+
+def test_long_body_has_time_as_long_as_it_comes(server: Running) -> None:
+    body = b" " * 1_000_000 + b"[" + ROW + b"]"
+    head = HEAD.replace(b"/predict", b"/predict/batch") + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with server.connect() as connection:
+        connection.sendall(head)
+        for start in range(0, len(body), 100_000):
+            connection.sendall(body[start : start + 100_000])
+            time.sleep(0.2)  # 2 s together, and a request has but one
+        [(status, answer)] = read_answers(read_all(connection))
+    assert (status, answer["errors"]) == (200, [])

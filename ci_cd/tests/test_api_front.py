@@ -128,7 +128,7 @@ def test_no_other_origin_may_read_answers_unless_it_is_named(folder: Path, clien
 @pytest.mark.parametrize("value", ["shop.example", "https://shop.example/", "https://shop.example/a", "ftp://a"])
 def test_origin_that_is_none_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CORS_ORIGINS", f"{ORIGIN},{value}")
-    with pytest.raises(PipelineError, match="variable CORS_ORIGINS: .*expects origins such as"):
+    with pytest.raises(PipelineError, match=r"variable CORS_ORIGINS: .*expects origins such as"):
         read_settings()
 
 

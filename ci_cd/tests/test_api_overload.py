@@ -86,12 +86,12 @@ def test_batches_wait_for_their_turn_and_are_refused_when_too_many_wait(
 def test_bodies_that_together_are_too_long_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b" " * 5_000 + BATCH
     with serve(folder, max_batches=4, max_body_bytes=6_000) as client, hold_predictions(monkeypatch) as release:
-        with ThreadPoolExecutor(18) as pool:
-            asked = [pool.submit(client.post, "/predict/batch", content=content, headers=JSON) for _ in range(18)]
-            wait_until(lambda: client.app.admission.kept > 15 * 6_000)
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(client.post, "/predict/batch", content=content, headers=JSON) for _ in range(4)]
+            wait_until(lambda: client.app.admission.kept > 3 * 6_000)
             check_overloaded(client.post("/predict/batch", content=content, headers=JSON))
             release.set()
-            assert all(each.result().status_code in (200, 503) for each in asked)
+            assert [each.result().status_code for each in asked] == [200] * 4
         assert client.post("/predict/batch", content=content, headers=JSON).status_code == 200
         assert client.app.admission.kept == 0
 
@@ -166,7 +166,7 @@ def test_client_that_is_slow_to_take_an_answer_gives_its_turn_to_others() -> Non
             await is_taken.wait()
             order.append("slow")
 
-        slow, other = (HeavyRequest(admission, receive, send, is_batch=True) for _ in range(2))
+        slow, other = (HeavyRequest(admission, {}, receive, send, is_batch=True) for _ in range(2))
         await slow.receive()
         sending = asyncio.create_task(slow.send({"type": "http.response.body", "body": b"", "more_body": True}))
         await other.receive()

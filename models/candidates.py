@@ -19,6 +19,7 @@ GREATER_IS_BETTER: Mapping[Metric, bool] = {"rmse": False, "roc_auc": True, "log
 
 MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a fold is too few rows to say when to stop
 MAX_ITERATIONS = 1_500
+MIN_ROWS_LARGE_TREES = 500  # of numbers to predict; classes say less and want small trees wherever rows are few
 FEW_ROWS_ITERATIONS = 150  # where a fold is too few rows to say when to stop
 MIN_SKEW = 1.0  # of a positive target: above it, a logarithmic scale is worth a try
 
@@ -88,6 +89,11 @@ class Problem:
         return len(self.classes) if len(self.classes) > 2 else 1
 
     @property
+    def has_small_trees(self) -> bool:
+        """Whether rows are so few that trees of many leaves learn their noise."""
+        return not self.watch and (self.is_classification or self.n_rows < MIN_ROWS_LARGE_TREES)
+
+    @property
     def is_classification(self) -> bool:
         """Whether classes are predicted."""
         return self.task != "regression"
@@ -128,7 +134,7 @@ def complete_boosting(problem: Problem, **settings: object) -> dict[str, object]
     """Return settings of boosting, those not given as they do well on most tables."""
     usual: dict[str, object] = {
         "learning_rate": problem.learning_rate,
-        "max_leaf_nodes": 31,
+        "max_leaf_nodes": 8 if problem.has_small_trees else 31,
         "min_samples_leaf": 20 if problem.watch else 5,
         "l2_regularization": 1.0,
         "max_features": 0.5,
@@ -146,6 +152,7 @@ def list_known_good(problem: Problem) -> list[Candidate]:
         return Candidate(name, "boosting", complete_boosting(problem, **settings))
 
     has_pairs = len(problem.strongest) > 1
+    small = {"max_leaf_nodes": 4, "min_samples_leaf": 10} if problem.has_small_trees else {"max_leaf_nodes": 12}
     differences = "differences" if has_pairs else "none"
     is_free = not problem.monotone  # neither a line nor a foreign estimator keeps to a sign
     found = [Candidate("linear", "linear")] if is_free else []
@@ -153,15 +160,18 @@ def list_known_good(problem: Problem) -> list[Candidate]:
     if problem.own is not None:
         found.append(Candidate(problem.own.rpartition(":")[2], "own", {"estimator": problem.own}))
     if problem.is_classification:
-        found.append(boost("boosting, few leaves", max_leaf_nodes=12, l2_regularization=10.0, max_features=0.3))
+        found.append(boost("boosting, few leaves", **small, l2_regularization=10.0, max_features=0.3))
         if is_free:
             found.append(Candidate("linear, free", "linear", {"C": 100.0}))
     elif is_free:
-        found.append(boost("boosting on a line", base="line", pairs=differences))
+        on_a_line = boost(
+            "boosting on a line", base="line", pairs=differences, **(small if problem.has_small_trees else {})
+        )
+        found.append(on_a_line)
     if has_pairs:
         found.append(boost("boosting with pairs", pairs="all"))
         if problem.is_classification:
-            found.append(boost("boosting with differences", pairs="differences", max_leaf_nodes=12))
+            found.append(boost("boosting with differences", pairs="differences", **small))
     if problem.is_skewed:
         found.append(boost("boosting on a log scale", base="log", pairs=differences))
     if is_free and has_pairs:
@@ -178,7 +188,7 @@ def define_space(problem: Problem) -> "dict[str, optuna.distributions.BaseDistri
     rate = problem.learning_rate
     return {
         "learning_rate": FloatDistribution(rate / 2, rate * 2, log=True),
-        "max_leaf_nodes": IntDistribution(6, 63, log=True),
+        "max_leaf_nodes": IntDistribution(6, 63, log=True) if problem.watch else IntDistribution(3, 31, log=True),
         "min_samples_leaf": IntDistribution(2, 60, log=True),
         "l2_regularization": FloatDistribution(0.01, 100.0, log=True),
         "max_features": FloatDistribution(0.15, 1.0),

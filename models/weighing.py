@@ -15,6 +15,7 @@ MAX_MEMBERS = 12  # of the best candidates, those that the selection looks at
 PATIENCE = 6  # rounds without a gain that end the selection
 FEW_ROWS = 2_000  # below this, chance has a large part in which candidates are the best
 BAGS = 20
+SURE = 2.0  # standard errors by which several have to be worse than one to be left
 MIN_WEIGHT = 0.05  # of a member out of the bags, to be worth its time
 
 Floats = NDArray[np.float64]
@@ -40,16 +41,23 @@ class _Judge:
         """Return the mean error over the folds."""
         return to_error(self.metric, float(np.nanmean(self.score(answers))))
 
-    def is_gain(self, alone: Trial, weights: Weights, is_sure: bool) -> bool:
-        """Return whether several score better over the folds than one: by a little, and to be sure by more than chance.
+    def is_gain(self, alone: Trial, weights: Weights) -> bool:
+        """Return whether several score better over the folds than one, by more than chance and a little."""
+        gain, chance, before = self._compare(alone, weights)
+        return gain > max(chance, MIN_GAIN * before)
 
-        Chance is the standard error of the mean gain over the folds.
-        """
+    def is_loss(self, alone: Trial, weights: Weights) -> bool:
+        """Return whether several surely score worse over the folds than one."""
+        gain, chance, before = self._compare(alone, weights)
+        return gain < -max(SURE * chance, MIN_GAIN * before)
+
+    def _compare(self, alone: Trial, weights: Weights) -> tuple[float, float, float]:
+        """Return the mean gain over the folds, its standard error, and the error of the one alone."""
         before, after = self.score(_answers(alone)), self.score(_average(weights))
         gains = (after - before) * (1 if GREATER_IS_BETTER[self.metric] else -1)
         gains = gains[~np.isnan(gains)]
-        chance = float(gains.std(ddof=1) / np.sqrt(len(gains))) if is_sure and len(gains) > 1 else 0.0
-        return float(gains.mean()) > max(chance, MIN_GAIN * to_error(self.metric, float(np.nanmean(before))))
+        chance = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
+        return float(gains.mean()), chance, to_error(self.metric, float(np.nanmean(before)))
 
 
 def choose_ensemble(
@@ -75,9 +83,9 @@ def choose_ensemble(
 
     Returns
     -------
-    Several from bags where they are better in the mean of the folds. Others only where the mean gain over the folds is
-    larger than its standard error: weights are chosen on the rows that show the gain, and with enough candidates
-    chance alone shows one.
+    Of few rows, several from bags unless they are surely worse: the best one alone owes its score to chance too. Others
+    only where the mean gain over the folds is larger than its standard error: weights are chosen on the rows that show
+    the gain, and with enough candidates chance alone shows one.
     """
     first = single.members[0][0]
     if first.candidate.family == "dummy":
@@ -87,10 +95,10 @@ def choose_ensemble(
     pool = [t for t in [first, *others] if t.answers is not None][:MAX_MEMBERS]
     if n_rows < FEW_ROWS:
         weights = weigh_bags(pool, judge, seed)
-        if len(weights) > 1 and judge.is_gain(first, weights, is_sure=False):
+        if len(weights) > 1 and not judge.is_loss(first, weights):
             return _as_choice(weights, judge)
     weights = _weigh(select_greedily(pool, judge, []))
-    if len(weights) > 1 and judge.is_gain(first, weights, is_sure=True):
+    if len(weights) > 1 and judge.is_gain(first, weights):
         return _as_choice(weights, judge)
     return single
 

@@ -164,7 +164,7 @@ def test_ensemble_that_is_better_on_one_fold_only_is_left() -> None:
 
 
 def test_few_rows_are_answered_by_several_of_the_best() -> None:
-    """Better together in the mean of the folds is enough, and none of the others has all the weight beside the best."""
+    """A gain on one fold only would not do where rows are many."""
     a, b = make_trial("a", np.array([1.0, 1.0, 1.0, 1.0])), make_trial("b", np.array([-1.0, -1.0, 3.0, 3.0]))
     c = make_trial("c", np.array([2.5, 2.5, -2.5, -2.5]))
     single = choose_single([a, b, c], "rmse", NO_LIMITS)
@@ -176,6 +176,13 @@ def test_few_rows_are_answered_by_several_of_the_best() -> None:
     assert found.score < 1
     again = choose_ensemble([a, b, c], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS - 1, 0)
     assert again.members == found.members
+
+
+def test_few_rows_are_answered_by_one_that_is_surely_better() -> None:
+    best, worse = make_trial("best", np.full(4, 0.1)), make_trial("worse", np.full(4, 5.0))
+    single = choose_single([best, worse], "rmse", NO_LIMITS)
+    assert single is not None
+    assert choose_ensemble([best, worse], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS - 1, 0) is single
 
 
 def test_few_rows_keep_to_the_limits_over_all_bags() -> None:

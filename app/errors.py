@@ -23,6 +23,7 @@ CODES = {
     401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     408: "too_slow",
     413: "too_large",
     415: "wrong_content_type",

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.direct import DirectPredictions
-from app.openapi import describe_body, describe_errors
+from app.openapi import describe_answers, describe_body, describe_errors
 from app.schemas import BatchPrediction, Prediction
 
 router = APIRouter(tags=["predict"], responses=describe_errors(400, 408, 413, 415, 422, 431, 503))
@@ -32,7 +32,16 @@ async def predict(request: Request, direct: DirectDep) -> Response:
     return await direct.respond(request.scope, request.receive)
 
 
-@router.post("/predict/batch", openapi_extra=describe_body(many=True), response_model=BatchPrediction)
+@router.post(
+    "/predict/batch",
+    openapi_extra=describe_body(many=True),
+    response_model=BatchPrediction,
+    responses=describe_answers() | describe_errors(406),
+)
 async def predict_many(request: Request, direct: DirectDep) -> Response:
-    """Predict the target for an array of rows. Good rows are answered, bad rows are listed by their index."""
+    """Predict the target for many rows, in any of five forms, by Content-Type; the answer has the form of Accept.
+
+    Good rows are answered. As JSON, bad rows are listed by their index; in every other form each row has its own answer
+    or error, in the order of the body: on its line of NDJSON, or in the columns of a table.
+    """
     return await direct.respond(request.scope, request.receive)

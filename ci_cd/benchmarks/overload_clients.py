@@ -71,6 +71,9 @@ async def run_client(job: Job, requests: list[bytes], counted: Counted, begin: f
         retry = RETRY.search(head)
         if retry and job.heeds:
             await asyncio.sleep(int(retry[1]))
+            if reader.at_eof():  # a server need not keep idle connections so long
+                writer.close()
+                reader, writer = await asyncio.open_connection("127.0.0.1", job.port, limit=2**22)
     writer.close()
 
 

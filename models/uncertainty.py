@@ -68,7 +68,7 @@ class PredictionSets(BaseModel):
         return inside
 
     def find_members(self, probabilities: Sequence[float]) -> list[int]:
-        """Return the places of the classes that are in the set of one row, as `contains` does, in a tenth of the time."""
+        """Return the places of the classes in the set of one row, as `contains` does, in a tenth of the time."""
         least = min(self.min_probability, max(probabilities))
         return [place for place, share in enumerate(probabilities) if share >= least]
 

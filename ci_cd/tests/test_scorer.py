@@ -636,7 +636,7 @@ SERVER = """
 import sys
 import uvicorn
 from app.main import app
-app.add_api_route("/modules", lambda: sorted(sys.modules))
+app.fastapi.add_api_route("/modules", lambda: sorted(sys.modules))
 uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
 """
 

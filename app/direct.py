@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.batch_formats import BOTH_JSON, MEDIA_TYPES, Forms, choose_forms
+from app.batch_formats import MEDIA_TYPES, Forms, choose_forms
 from app.batches import Limits, answer_batch
 from app.bodies import check_body, check_plain, parse_json
 from app.body_limit import BATCH, check_length, choose_limit
@@ -20,7 +20,7 @@ from app.dependencies import check_key
 from app.errors import BUG, NO_MEMORY, ApiError, build_refusal
 from app.metrics import Metrics
 from app.model_host import ModelHost, Served
-from app.predictions import predict_batch, predict_one, to_json
+from app.predictions import predict_one, to_json
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -124,10 +124,7 @@ class DirectPredictions:
         ApiError : it is refused
         """
         limits = Limits(self.settings.max_batch_rows, self.settings.max_body_bytes)
-        if forms == BOTH_JSON:
-            parts = predict_json(served, content, limits.max_rows, self.metrics)
-        else:
-            parts = answer_batch(served, content, forms, limits, self.metrics)
+        parts = answer_batch(served, content, forms, limits, self.metrics)
         chunk, is_last = await run_sync(take_chunk, parts)
         return Reply(chunk, MEDIA_TYPES[forms.answer].encode(), None if is_last else parts)
 
@@ -135,11 +132,6 @@ class DirectPredictions:
 def predict_row(served: Served, content: bytes, metrics: Metrics) -> bytes:
     """Return the answer to the JSON of one row."""
     return to_json(predict_one(served, parse_json(content), metrics))
-
-
-def predict_json(served: Served, content: bytes, max_rows: int, metrics: Metrics) -> Iterator[bytes]:
-    """Yield the answer to the JSON of many rows."""
-    yield from predict_batch(served, parse_json(content), max_rows, metrics)
 
 
 def take_chunk(parts: Iterator[bytes]) -> tuple[bytes, bool]:

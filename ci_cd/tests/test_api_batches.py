@@ -25,7 +25,7 @@ from app.errors import ApiError
 from app.main import create_app
 from app.metrics import Metrics
 from app.model_host import Served, load_served
-from app.predictions import predict_batch
+from app.predictions import predict_one
 from app.row_reader import FeatureReader
 from app.settings import Settings
 from data_ingestion.casting import cast_column
@@ -176,15 +176,23 @@ def test_same_rows_get_the_same_answers_in_every_form(models: dict[str, Served],
     for form in ("json", "csv", "parquet", "arrow"):
         assert read_lines(ask(served, write(form, rows), form)) == expected, form
     good = [line for line in expected if "errors" not in line]
+    for line, row in zip(expected, json.loads(write("json", rows)), strict=True):
+        assert ask_alone(served, row) == {name: value for name, value in line.items() if name != "index"}
     if good:
-        sent = json.loads(write("json", rows))
-        whole = json.loads(b"".join(predict_batch(served, sent, 100, Metrics())))
-        again = json.loads(ask(served, write("json", rows), "json", "json"))
-        for answer in (whole, again):
-            for row in answer["predictions"]:
-                del row["prediction_id"]
-        assert again == whole
-        assert [row | {"model_version": served.version} for row in again["predictions"]] == good
+        answer = json.loads(ask(served, write("json", rows), "json", "json"))
+        for row in answer["predictions"]:
+            del row["prediction_id"]
+        assert [row | {"model_version": served.version} for row in answer["predictions"]] == good
+
+
+def ask_alone(served: Served, row: object) -> dict[str, object]:
+    """The answer to a single row in the words of a line of NDJSON, without its id."""
+    try:
+        answer = predict_one(served, row, Metrics())
+    except ApiError as err:
+        return {"errors": err.errors.to_dicts(), "model_version": served.version}
+    del answer["prediction_id"]
+    return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -498,26 +506,15 @@ def test_lines_are_answered_each_by_itself(models: dict[str, Served]) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_json_is_read_as_row_by_row(models: dict[str, Served], values: list[object]) -> None:
     served = models["strict"]
-    found = []
-    for write_it in (
-        lambda: b"".join(predict_batch(served, values, 100, Metrics())),
-        lambda: ask(served, json.dumps(values).encode(), "json", "json"),
-    ):
-        try:
-            answer = json.loads(write_it())
-            found.append(
-                (
-                    [(row["index"], row["prediction"], row["warnings"]) for row in answer["predictions"]],
-                    sort_errors(answer["errors"]),
-                )
-            )
-        except ApiError as err:
-            found.append((err.message, sort_errors(err.errors.to_dicts())))
-    assert found[0] == found[1]
+    content = json.dumps(values).encode()
+    for value, line in zip(json.loads(content), read_lines(ask(served, content, "json", "ndjson")), strict=True):
+        alone = ask_alone(served, value)
+        assert sort_errors(line) == sort_errors(alone)
+        assert (line.get("prediction"), line.get("warnings")) == (alone.get("prediction"), alone.get("warnings"))
 
 
-def sort_errors(errors: list[dict[str, object]]) -> list[str]:
-    return sorted(map(str, errors))
+def sort_errors(answer: dict[str, object]) -> list[str]:
+    return sorted(map(str, answer.get("errors", [])))  # type: ignore[call-overload]
 
 
 # Over HTTP

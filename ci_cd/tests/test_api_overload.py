@@ -40,15 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def hold_predictions(patch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Have predictions of batches wait, each in its thread, until the event is set."""
-    import app.direct
+    import app.batches
 
-    release, predict = threading.Event(), app.direct.predict_batch
+    release, answer = threading.Event(), app.batches.answer_slice
 
-    def wait_and_predict(*args: object) -> object:
+    def wait_and_answer(*args: object) -> object:
         release.wait(30)
-        return predict(*args)
+        return answer(*args)
 
-    patch.setattr("app.direct.predict_batch", wait_and_predict)
+    patch.setattr("app.batches.answer_slice", wait_and_answer)
     try:
         yield release
     finally:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from small_models import GOOD, build_contract, write_small_model
 
-from app import direct, predictions
+from app import batch_rows, direct
+from app.batch_formats import BOTH_JSON
+from app.batches import Limits, answer_batch
 from app.bodies import _parse_thoroughly, parse_json
 from app.errors import ApiError, ErrorList
 from app.metrics import Metrics
-from app.model_host import load_served
-from app.predictions import predict_batch, predict_one
+from app.model_host import Served, load_served
+from app.predictions import predict_one
 from app.row_reader import RowReader
 from app.values import RefusedValueError
 from models.uncertainty import Intervals, PredictionSets
@@ -103,8 +105,12 @@ def test_one_prediction_set_is_that_of_many(shares: np.ndarray, least: float) ->
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(predictions, "SLICE_ROWS", 8)
+    monkeypatch.setattr(batch_rows, "SLICE_ROWS", 8)
     return 8
+
+
+def ask_batch(served: Served, rows: list[object]) -> Iterator[bytes]:
+    return answer_batch(served, json.dumps(rows).encode(), BOTH_JSON, Limits(10_000, 2**20), Metrics())
 
 
 def test_batch_of_several_slices_answers_every_row_as_alone(tmp_path: Path, small_slices: int) -> None:
@@ -113,7 +119,7 @@ def test_batch_of_several_slices_answers_every_row_as_alone(tmp_path: Path, smal
     served = load_served(tmp_path)
     rows: list[object] = [GOOD | {"floor area": 20.5 + 3 * place} for place in range(2 * small_slices + 3)]
     rows[small_slices] = {"floor area": "wide"}
-    parts = list(predict_batch(served, rows, len(rows), Metrics()))
+    parts = list(ask_batch(served, rows))
     answer = json.loads(b"".join(parts))
     assert len(parts) == 4
     assert [row["index"] for row in answer["predictions"]] == [i for i in range(len(rows)) if i != small_slices]
@@ -136,11 +142,11 @@ def test_interval_is_around_the_answer(tmp_path: Path) -> None:
 def test_answer_in_chunks_is_the_answer_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bad: int) -> None:
     write_small_model(tmp_path)
     served = load_served(tmp_path)
-    content = json.dumps([{}] * n_bad + [GOOD] * 9).encode()
-    whole, is_last = direct.take_chunk(direct.predict_json(served, content, 10_000, Metrics()))
+    rows: list[object] = [{}] * n_bad + [GOOD] * 9
+    whole, is_last = direct.take_chunk(ask_batch(served, rows))
     assert is_last
     monkeypatch.setattr(direct, "CHUNK_BYTES", 1)
-    parts = direct.predict_json(served, content, 10_000, Metrics())
+    parts = ask_batch(served, rows)
     chunks = []
     while not (chunk := direct.take_chunk(parts))[1]:
         chunks.append(chunk[0])

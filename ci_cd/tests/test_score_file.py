@@ -22,10 +22,12 @@ from small_runs import assert_refused
 from trained_models import train
 
 from app import score_file, scoring, scoring_work
+from app.batch_formats import BOTH_JSON
+from app.batches import Limits, answer_batch
 from app.errors import ApiError, ErrorList
 from app.metrics import Metrics
 from app.model_host import Served, load_served
-from app.predictions import predict_batch, predict_one
+from app.predictions import predict_one
 from app.scoring_blocks import describe_warnings
 from data_ingestion import csv_reader, handoff
 
@@ -164,7 +166,8 @@ def test_every_row_has_the_answer_of_the_api_bit_for_bit(
 ) -> None:
     rows = draw_rows(150, faults=True)
     served = load_served(models[name])
-    batch = json.loads(b"".join(predict_batch(served, [to_request(row) for row in rows], 1000, Metrics())))
+    content = json.dumps([to_request(row) for row in rows]).encode()
+    batch = json.loads(b"".join(answer_batch(served, content, BOTH_JSON, Limits(1000, 2**20), Metrics())))
     expected = {answer["index"]: answer for answer in batch["predictions"]}
 
     done = score(models[name], write_rows(tmp_path / "in.csv", rows), tmp_path / "out.parquet")

@@ -16,7 +16,6 @@ from app.batch_formats import MEDIA_TYPES, Forms, choose_forms
 from app.batches import Limits, answer_batch
 from app.bodies import check_body, check_plain, parse_json
 from app.body_limit import BATCH, check_length, choose_limit
-from app.dependencies import check_key
 from app.errors import BUG, NO_MEMORY, ApiError, build_refusal
 from app.metrics import Metrics
 from app.model_host import ModelHost, Served
@@ -67,7 +66,7 @@ class DirectPredictions:
     Parameters
     ----------
     host : holds the model
-    settings : limits
+    settings : limits; who may ask has been decided before
     metrics : counts rows and warnings
     """
 
@@ -102,16 +101,15 @@ class DirectPredictions:
         ApiError : it is refused
         ClientDisconnect : the client went away
         """
-        kind, encoding, length, key = read_headers(scope)
-        if self.settings.api_keys:
-            check_key(self.settings, key)
-        served = self.host.require()
-        is_single = scope["path"] == PREDICT
-        content = await read_content(receive, length, choose_limit(scope["path"], self.settings.max_body_bytes))
-        if not is_single:
+        served, path, given = self.host.require(), scope["path"], scope["given"]
+        limit = choose_limit(path, self.settings.max_body_bytes)
+        content = await read_content(receive, given.get(b"content-length", b""), limit)
+        kind, encoding = given.get(b"content-type", b""), given.get(b"content-encoding", b"identity")
+        if path != PREDICT:
             check_plain(content, encoding)
             return await self.respond_many(served, content, choose_forms(scope, kind))
         check_body(content, kind, encoding)
+        scope["rows"] = 1
         if served.is_light and len(content) <= LIGHT_BYTES:
             return Reply(predict_row(served, content, self.metrics))
         return Reply(await run_sync(predict_row, served, content, self.metrics))
@@ -143,21 +141,6 @@ def take_chunk(parts: Iterator[bytes]) -> tuple[bytes, bool]:
         if size >= CHUNK_BYTES:
             return b"".join(taken), False
     return b"".join(taken), True
-
-
-def read_headers(scope: Scope) -> tuple[bytes, bytes, bytes, str | None]:
-    """Return the headers that matter: Content-Type, Content-Encoding, Content-Length, X-API-Key."""
-    kind, encoding, length, key = b"", b"identity", b"", None
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            kind = value
-        elif name == b"content-length":
-            length = value
-        elif name == b"content-encoding":
-            encoding = value
-        elif name == b"x-api-key":
-            key = value.decode("latin-1")
-    return kind, encoding, length, key
 
 
 async def read_content(receive: Receive, length: bytes, max_bytes: int) -> bytes:

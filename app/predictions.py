@@ -42,7 +42,7 @@ def answer_row(served: Served, row: Row, warnings: list[str]) -> JsonAnswer | No
     predictions = served.model.predict([row])
     value = predictions.values[0]
     shares = None if predictions.probabilities is None else predictions.probabilities[0].tolist()
-    if not all(map(math.isfinite, (value,) if shares is None else shares)):  # type: ignore[arg-type]
+    if not all(map(math.isfinite, (value,) if shares is None else shares)):
         return None
     answer: JsonAnswer = {
         "prediction": value,

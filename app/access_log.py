@@ -29,8 +29,8 @@ MILLISECONDS = [f"{number:03d}" for number in range(1000)]
 _ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
-# method, path, client, name of the key, version of the model, rows
-Who = tuple[str, str, str | None, str | None, str | None, int | None]
+# method, path, client, name of the key, version of the model
+Who = tuple[str, str, str | None, str | None, str | None]
 
 
 class RequestIds:
@@ -77,7 +77,7 @@ class AccessLog:
 
         Parameters
         ----------
-        scope : of ASGI; `key_name`, `model_version` and `rows` are shown where they were noted there
+        scope : of ASGI; `key_name` and `model_version` are shown where they were noted there
         request_id : its id
         status : of the answer; 0 when the client went away before there was one
         seconds : it took
@@ -91,7 +91,7 @@ class AccessLog:
             self._second, self._start = second, time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
         get = scope.get
         client = get("client")
-        who = scope["method"], scope["path"], client and client[0], get("key_name"), get("model_version"), get("rows")
+        who = scope["method"], scope["path"], client and client[0], get("key_name"), get("model_version")
         ending = self._known.get(who) or self._describe(who)
         line = (
             f'{self._start}{MILLISECONDS[int((now - second) * 1000)]}Z","request_id":"{request_id.decode()}",'
@@ -109,17 +109,16 @@ class AccessLog:
 
     def _describe(self, who: Who) -> str:
         """Return the end of a line; it is kept where it may come again."""
-        method, path, client, key, version, rows = who
+        method, path, client, key, version = who
         named = {
             "method": method[:MAX_METHOD],
             "path": path[:MAX_PATH],
             "client": client and client[:MAX_CLIENT],
             "key": key,
             "model_version": version,
-            "rows": rows,
         }
         text = json.dumps(named, separators=(",", ":"))[1:] + "\n"  # escapes control characters: a line stays one line
-        if len(path) <= MAX_PATH and rows in (None, 1):
+        if len(path) <= MAX_PATH:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[who] = text

@@ -109,7 +109,6 @@ class DirectPredictions:
             check_plain(content, encoding)
             return await self.respond_many(served, content, choose_forms(scope, kind))
         check_body(content, kind, encoding)
-        scope["rows"] = 1
         if served.is_light and len(content) <= LIGHT_BYTES:
             return Reply(predict_row(served, content, self.metrics))
         return Reply(await run_sync(predict_row, served, content, self.metrics))

@@ -163,7 +163,6 @@ def test_log_has_a_line_of_json_for_each_request_and_no_secret(folder: Path, tmp
     assert first["bytes"] > 100
     assert set(first) == {
         *("time", "request_id", "method", "path", "status", "duration_ms", "bytes", "client", "key", "model_version"),
-        "rows",
     }
     assert "hidden" not in log.read_text()
     assert "sesame" not in log.read_text()

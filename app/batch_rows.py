@@ -6,11 +6,14 @@ from itertools import islice
 from operator import itemgetter
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from app.batch_header import refuse_count
 from app.batch_slices import (
+    SLICE_ROWS,
     Fault,
+    Mask,
     Notes,
     Places,
     Slice,
@@ -24,11 +27,15 @@ from app.model_host import Served
 from app.row_reader import Passing
 from models.scorer import Coded, Values
 
-SLICE_ROWS = 2_048  # rows as Python objects take memory
+CHUNK_ROWS = 256  # objects that are there at once
 BAD_LINE: Final = Fault(None, "bad_json", "expects one line of valid JSON")
 NO_OBJECT: Final = Fault(None, "object_type", "expects an object")
 EMPTY: Final[dict[str, object]] = {}
 HASHABLE: Final = frozenset({str, bool, type(None)})  # and none of them equal to another type's
+
+
+_decoder = msgspec.json.Decoder()
+_cutter = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class BadLine:
@@ -42,13 +49,41 @@ def read_json(served: Served, content: bytes, max_rows: int) -> Iterator[Slice]:
     ------
     ApiError : 400 when it is no JSON; 422 when it is no array, is empty or too long
     """
-    values = parse_json(content)
-    if not isinstance(values, list):
+    items = cut_array(content)
+    if not isinstance(items, list):
         raise refuse("array_type", "The body is no batch", "expects an array of objects")
-    if not 1 <= len(values) <= max_rows:
-        raise refuse_count(len(values), max_rows)
-    starts = range(0, len(values), SLICE_ROWS)
-    return (read_objects(served, start, values[start : start + SLICE_ROWS]) for start in starts)
+    if not 1 <= len(items) <= max_rows:
+        raise refuse_count(len(items), max_rows)
+    chunks = (items[start : start + CHUNK_ROWS] for start in range(0, len(items), CHUNK_ROWS))
+    return _iterate_slices(served, map(read_items, chunks))
+
+
+def cut_array(content: bytes) -> object:
+    """Return the items of a JSON array, each still as its JSON where the whole is as it should be; else its value.
+
+    All values at once would take five times as much memory.
+
+    Raises
+    ------
+    ApiError : 400 when it is no JSON
+    """
+    try:
+        if not content.isascii():
+            content.decode()  # which the cutting does not check
+        return _cutter.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return parse_json(content)
+
+
+def read_items(items: list[object]) -> list[object]:
+    """Return the values of some items of an array that are still JSON, or are values already."""
+    if not isinstance(items[0], msgspec.Raw):
+        return items
+    try:
+        values: list[object] = _decoder.decode(b"[" + b",".join(items) + b"]")  # type: ignore[arg-type]
+    except (msgspec.DecodeError, RecursionError):  # such as a number that is too large
+        return [read_line(bytes(item)) for item in items]  # type: ignore[call-overload]
+    return values
 
 
 def read_ndjson(served: Served, content: bytes, max_rows: int) -> Iterator[Slice]:
@@ -59,18 +94,22 @@ def read_ndjson(served: Served, content: bytes, max_rows: int) -> Iterator[Slice
     ApiError : 422 when there are too many or none
     """
     content = content.removeprefix(b"\xef\xbb\xbf")
-    n_rows = sum(not line.isspace() for line in io.BytesIO(content))
+    n_rows = sum(1 for _ in filter(bytes.strip, io.BytesIO(content)))
     if not 1 <= n_rows <= max_rows:
         raise refuse_count(n_rows, max_rows)
-    return _iterate_lines(served, content)
+    lines = filter(bytes.strip, io.BytesIO(content))
+    return _iterate_slices(served, map(read_lines, iter(lambda: list(islice(lines, CHUNK_ROWS)), [])))
 
 
-def _iterate_lines(served: Served, content: bytes) -> Iterator[Slice]:
-    lines = (line for line in io.BytesIO(content) if not line.isspace())
-    start = 0
-    while some := list(islice(lines, SLICE_ROWS)):
-        yield read_objects(served, start, [read_line(line) for line in some])
-        start += len(some)
+def read_lines(lines: list[bytes]) -> list[object]:
+    """Return the JSON values on some lines, BadLine for one that holds none."""
+    try:
+        values: list[object] = _decoder.decode_lines(b"".join(lines))
+        if len(values) == len(lines):  # else one goes on over several lines
+            return values
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # and each is read by itself
+    return [read_line(line) for line in lines]
 
 
 def read_line(line: bytes) -> object:
@@ -81,55 +120,90 @@ def read_line(line: bytes) -> object:
         return BadLine()
 
 
-def read_objects(served: Served, start: int, values: Sequence[object]) -> Slice:
+def _iterate_slices(served: Served, chunks: Iterator[list[object]]) -> Iterator[Slice]:
+    start = 0
+    while (some := read_objects(served, start, islice(chunks, SLICE_ROWS // CHUNK_ROWS))).n_rows:
+        yield some
+        start += some.n_rows
+
+
+def read_objects(served: Served, start: int, chunks: Iterator[list[object]]) -> Slice:
     """Return JSON values as a slice; those that are no objects are refused.
 
     Parameters
     ----------
     served : the model
     start : the index of the first
-    values : (n_rows,)
+    chunks : (n_rows,) values together
     """
+    plan, known = served.reader.plan, served.reader.columns
+    table: list[list[object]] = [[] for _ in plan]
+    wrong: dict[int, Fault] = {}
+    unknown: dict[str | None, list[int]] = {}
+    n_rows = 0
+    for some in chunks:
+        rows: list[dict[str, object]] = some  # type: ignore[assignment]
+        if set(map(type, some)) != {dict}:
+            wrong |= {n_rows + place: fault for place, value in enumerate(some) if (fault := find_wrong(value))}
+            rows = [value if isinstance(value, dict) else EMPTY for value in some]
+        if not all(map(known.issuperset, rows)):
+            find_unknown(rows, known, n_rows, unknown)
+        for column, items in zip(table, take_columns(rows, [passing.name for passing in plan]), strict=True):
+            column.extend(items)
+        n_rows += len(some)
     notes = Notes()
-    rows: Sequence[dict[str, object]] = values  # type: ignore[assignment]
-    is_object = np.fromiter((isinstance(value, dict) for value in values), dtype=bool, count=len(values))
-    if not is_object.all():
-        rows = [value if isinstance(value, dict) else EMPTY for value in values]
-    known = served.reader.columns
-    if not all(map(known.issuperset, rows)):
-        _refuse_unknown(rows, known, notes)
-    columns = _read_columns(served, rows, notes)
-    if not is_object.all():
-        is_bad = np.fromiter((isinstance(value, BadLine) for value in values), dtype=bool, count=len(values))
-        faults = [(mask & is_object, fault) for mask, fault in notes.faults]
-        notes.faults = [(is_bad, BAD_LINE), (~is_object & ~is_bad, NO_OBJECT), *faults]
-    return Slice(start, len(rows), columns, notes)
+    for name, places in unknown.items():
+        notes.add(mark(places, n_rows), Fault(name, "unknown_field", "is not in the contract; see /schema"))
+    columns = {passing.name: read_values(passing, items, notes) for passing, items in zip(plan, table, strict=True)}
+    if wrong:
+        is_object = ~mark(list(wrong), n_rows)
+        faults = [(mark([n for n, f in wrong.items() if f == fault], n_rows), fault) for fault in (BAD_LINE, NO_OBJECT)]
+        notes.faults = [*faults, *((mask & is_object, fault) for mask, fault in notes.faults)]
+    return Slice(start, n_rows, columns, notes)
 
 
-def _refuse_unknown(rows: Sequence[dict[str, object]], known: frozenset[str], notes: Notes) -> None:
-    """Refuse rows with names that are not in the contract; the first names are said."""
-    found: dict[str | None, list[int]] = {}
-    for place, row in enumerate(rows):
+def find_wrong(value: object) -> Fault | None:
+    """Return why a value is no row; None where it is one."""
+    if isinstance(value, dict):
+        return None
+    return BAD_LINE if isinstance(value, BadLine) else NO_OBJECT
+
+
+def mark(places: Sequence[int], n_rows: int) -> Mask:
+    """Return (n_rows,) whether each is one of the places."""
+    mask = np.zeros(n_rows, dtype=bool)
+    mask[list(places)] = True
+    return mask
+
+
+def find_unknown(
+    rows: Sequence[dict[str, object]], known: frozenset[str], start: int, found: dict[str | None, list[int]]
+) -> None:
+    """Add to `found` where rows have names that are not in the contract; after some names, the others under None.
+
+    Parameters
+    ----------
+    rows : (n_rows,)
+    known : the names of the contract
+    start : the place of the first row
+    found : places by name
+    """
+    for place, row in enumerate(rows, start):
         for name in row.keys() - known if not known.issuperset(row) else ():
-            is_said = name in found or len(found) < MAX_ERRORS
-            found.setdefault(clean_name(name) if is_said else None, []).append(place)
-    for said, places in found.items():
-        mask = np.zeros(len(rows), dtype=bool)
-        mask[places] = True
-        notes.add(mask, Fault(said, "unknown_field", "is not in the contract; see /schema"))
+            said = clean_name(name)
+            found.setdefault(said if said in found or len(found) < MAX_ERRORS else None, []).append(place)
 
 
-def _read_columns(served: Served, rows: Sequence[dict[str, object]], notes: Notes) -> dict[str, Values | Coded]:
-    plan = served.reader.plan
-    names = [passing.name for passing in plan]
+def take_columns(rows: Sequence[dict[str, object]], names: Sequence[str]) -> list[tuple[object, ...]]:
+    """Return the values of some names, (n_rows,) each; None for one that is not there."""
     try:
-        table = list(zip(*map(itemgetter(*names, names[0]), rows), strict=True))  # never of one name, which is no tuple
+        table = list(zip(*map(itemgetter(*names, names[0]), rows), strict=True))  # never of one name: that is no tuple
     except KeyError:
-        table = [tuple(row.get(name) for row in rows) for name in names]
-    return {passing.name: read_items(passing, items, notes) for passing, items in zip(plan, table, strict=False)}
+        return [tuple(row.get(name) for row in rows) for name in names]
+    return table[:-1]
 
 
-def read_items(passing: Passing, items: Sequence[object], notes: Notes) -> Values | Coded:
+def read_values(passing: Passing, items: Sequence[object], notes: Notes) -> Values | Coded:
     """Return a feature of JSON rows.
 
     Parameters

@@ -1,8 +1,8 @@
 """Race our API against MLflow, BentoML, MLServer, LitServe and FastAPI on one large batch, in all forms that they take.
 
 Our stages make the model; each server is started anew for each form, on a free port, asked for all rows at once as
-often as --turns says, and ended. Time counts from the first byte of the request to the last of the answer, memory at its
-highest. The other servers live in .venv-api and .venv-mlserver, made when missing (2 GB). For Linux.
+often as --turns says, and ended. Time counts from the first byte of the request to the last of the answer, memory at
+its highest. The other servers live in .venv-api and .venv-mlserver, made when missing (2 GB). For Linux.
 
     python ci_cd/benchmarks/bench_batches.py --turns 5
 """

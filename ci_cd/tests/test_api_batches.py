@@ -221,7 +221,8 @@ def test_tables_say_what_lines_say(models: dict[str, Served], name: str, form: F
 def test_answers_go_on_over_slices(models: dict[str, Served], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.batch_csv.SLICE_ROWS", 12)
     monkeypatch.setattr("app.batch_csv.CHUNK_ROWS", 4)
-    monkeypatch.setattr("app.batch_rows.SLICE_ROWS", 5)
+    monkeypatch.setattr("app.batch_rows.SLICE_ROWS", 10)
+    monkeypatch.setattr("app.batch_rows.CHUNK_ROWS", 5)
     monkeypatch.setattr("app.batch_tables.SLICE_ROWS", 5)
     monkeypatch.setattr("app.batch_table_writers.GROUP_ROWS", 10)
     rows = [

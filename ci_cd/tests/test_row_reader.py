@@ -106,6 +106,7 @@ def test_one_prediction_set_is_that_of_many(shares: np.ndarray, least: float) ->
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(batch_rows, "SLICE_ROWS", 8)
+    monkeypatch.setattr(batch_rows, "CHUNK_ROWS", 4)
     return 8
 
 

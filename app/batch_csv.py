@@ -12,17 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.batch_header import check_header, refuse_count
+from app.batch_readers import CHUNK_ROWS, LevelReader, NumberReader, ValueReader
 from app.batch_slices import (
     SLICE_ROWS,
     Fault,
     Floats,
-    Levels,
     Notes,
-    Places,
     Slice,
-    encode,
-    read_coded,
-    read_numbers,
 )
 from app.bodies import refuse
 from app.errors import ApiError
@@ -31,10 +27,8 @@ from app.row_reader import FeatureReader, Passing
 from app.values import RefusedValueError
 from data_ingestion.schema import Column
 from models.artifact import Value
-from models.scorer import Coded, Values
 
 SEPARATORS = (",", ";", "\t", "|")
-CHUNK_ROWS = 256  # are cut into fields at once
 MAX_DIGITS = 18
 MAX_KEPT = 5_000_000  # fields that an answer keeps
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -129,7 +123,7 @@ def _find_separator(content: bytes, separator: str, features: Sequence[str] | di
 
 def _read_slice(served: Served, names: list[str], records: Iterator[Record], start: int, keep: bool) -> Slice:
     """Return the next records, read; those of another number of fields than the header are refused."""
-    readers = {names.index(p.name): build_reader(p) for p in served.reader.plan}
+    readers = {p.name: (names.index(p.name), build_reader(p)) for p in served.reader.plan}
     width, empty = len(names), [""] * len(names)
     misfits: list[NDArray[np.bool_]] = []
     kept: list[list[str]] = [[] for _ in names]
@@ -140,72 +134,29 @@ def _read_slice(served: Served, names: list[str], records: Iterator[Record], sta
             some = [empty if misfit else record for record, misfit in zip(some, is_misfit.tolist(), strict=True)]
         misfits.append(is_misfit)
         fields = list(zip(*some, strict=True)) or [()] * width
-        for place, reader in readers.items():
+        for place, reader in readers.values():
             reader.add(fields[place])
         for column, texts in zip(kept, fields, strict=True) if keep else ():
             column.extend(texts)
     notes = Notes()
     is_misfit = np.concatenate(misfits)
-    columns = {reader.passing.name: reader.finish(notes) for reader in readers.values()}
+    columns = {name: reader.finish(notes) for name, (_, reader) in readers.items()}
     if is_misfit.any():
         notes.faults = [(mask & ~is_misfit, fault) for mask, fault in notes.faults]
         notes.faults.append((is_misfit, Fault(None, "field_count", f"expects {width:,} fields")))
     return Slice(start, len(is_misfit), columns, notes, kept if keep else ())
 
 
-class NumberReader:
-    """Reads a feature of plain numbers from texts, CHUNK_ROWS at a time: they stay in the processor's cache."""
-
-    def __init__(self, passing: Passing) -> None:
-        self.passing = passing
-        self._convert: Callable[[str], float] = int if passing.kind is int else float
-        self._numbers: list[Floats] = []
-        self._texts: list[Record] = []  # none of chunks that pass whole
-
-    def add(self, texts: Record) -> None:
-        """Add the next texts."""
-        numbers = to_floats(texts, self._convert)
-        passes = not len(numbers) or (numbers.min() >= self.passing.low and numbers.max() <= self.passing.high)
-        self._numbers.append(numbers)
-        self._texts.append(() if passes else texts)
-
-    def finish(self, notes: Notes) -> Values | Coded:
-        """Return the numbers, and add what there is to say of them."""
-        read = partial(read_number, self.passing.feature)
-        return read_numbers(self.passing, np.concatenate(self._numbers), self._get_levels, read, notes)
-
-    def _get_levels(self, rows: Places) -> Levels:
-        places = zip((rows // CHUNK_ROWS).tolist(), (rows % CHUNK_ROWS).tolist(), strict=True)
-        return encode([self._texts[chunk][row] for chunk, row in places])
-
-
-class TextReader:
-    """Reads a feature from texts, each different one once."""
-
-    def __init__(self, passing: Passing) -> None:
-        self.passing = passing
-        self._places: dict[str, int] = {}
-        self._codes: list[Places] = []
-
-    def add(self, texts: Record) -> None:
-        """Add the next texts."""
-        places = self._places
-        for text in dict.fromkeys(texts):
-            places.setdefault(text, len(places))
-        self._codes.append(np.fromiter(map(places.__getitem__, texts), dtype=np.intp, count=len(texts)))
-
-    def finish(self, notes: Notes) -> Values | Coded:
-        """Return the values, and add what there is to say of them."""
-        feature = self.passing.feature
-        is_number = feature.column.kind in ("number", "integer")
-        read = partial(read_number, feature) if is_number else feature.read
-        return read_coded(self.passing, Coded(np.concatenate(self._codes), list(self._places)), read, notes)
-
-
-def build_reader(passing: Passing) -> NumberReader | TextReader:
+def build_reader(passing: Passing) -> ValueReader:
     """Return what reads a feature from texts."""
-    is_number = passing.feature.column.kind in ("number", "integer")
-    return NumberReader(passing) if is_number and is_plain(passing.feature.column) else TextReader(passing)
+    feature = passing.feature
+    if feature.column.kind not in ("number", "integer"):
+        return LevelReader(passing, feature.read)
+    read = partial(read_number, feature)
+    if not is_plain(feature.column):
+        return LevelReader(passing, read)
+    convert: Callable[[str], float] = int if passing.kind is int else float
+    return NumberReader(passing, lambda texts: to_floats(texts, convert), read)  # type: ignore[arg-type]
 
 
 def to_floats(texts: Record, convert: Callable[[str], float]) -> Floats:

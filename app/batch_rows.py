@@ -1,6 +1,7 @@
 """JSON and NDJSON bodies as slices of a batch: objects are read column by column, as `RowReader` reads each of them."""
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -27,6 +28,7 @@ from app.row_reader import Passing
 BAD_LINE: Final = Fault(None, "bad_json", "expects one line of valid JSON")
 NO_OBJECT: Final = Fault(None, "object_type", "expects an object")
 EMPTY: Final[dict[str, object]] = {}
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
 _cutter = msgspec.json.Decoder(list[msgspec.Raw])
@@ -58,9 +60,15 @@ class Quick(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def build_quick(features: tuple[str, ...], columns: tuple[str, ...]) -> Quick:
-    """Return what reads objects with the features and the other columns of a contract."""
-    names = list(dict.fromkeys([*features, *columns]))
+def build_quick(features: tuple[str, ...], columns: tuple[str, ...]) -> Quick | None:
+    """Return what reads objects with the features and the other columns of a contract.
+
+    msgspec knows no names that JSON writes with a backslash: None when a feature has one; objects with another such
+    column are none of its.
+    """
+    if any(map(_ESCAPED.search, features)):
+        return None
+    names = [name for name in dict.fromkeys([*features, *columns]) if not _ESCAPED.search(name)]
     fields = [(f"field_{number}", object, None) for number in range(len(names))]
     rename = {field: name for (field, _, _), name in zip(fields, names, strict=True)}
     row = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, gc=False)
@@ -101,15 +109,16 @@ def cut_array(content: bytes) -> object:
         return parse_json(content)
 
 
-def read_items(quick: Quick, items: list[object]) -> Chunk:
+def read_items(quick: Quick | None, items: list[object]) -> Chunk:
     """Return some items of an array that are still JSON, or are values already."""
     if not isinstance(items[0], msgspec.Raw):
         return items
-    content = b"[" + b",".join(items) + b"]"  # type: ignore[arg-type]
     try:
-        return quick.take_columns(quick.items.decode(content))
+        if quick is not None:
+            return quick.take_columns(quick.items.decode(b"[" + b",".join(items) + b"]"))  # type: ignore[arg-type]
     except (msgspec.DecodeError, RecursionError):  # one is no such object, or a number is too large
-        return [read_line(bytes(item)) for item in items]  # type: ignore[call-overload]
+        pass  # and each is read by itself
+    return [read_line(bytes(item)) for item in items]  # type: ignore[call-overload]
 
 
 def read_ndjson(served: Served, content: bytes, max_rows: int) -> Iterator[Slice]:
@@ -129,11 +138,11 @@ def read_ndjson(served: Served, content: bytes, max_rows: int) -> Iterator[Slice
     return _iterate_slices(served, (read_lines(quick, chunk) for chunk in chunks))
 
 
-def read_lines(quick: Quick, lines: list[bytes]) -> Chunk:
+def read_lines(quick: Quick | None, lines: list[bytes]) -> Chunk:
     """Return the JSON values on some lines, BadLine for one that holds none."""
     try:
-        rows = quick.lines.decode_lines(b"".join(lines))
-        if len(rows) == len(lines):  # else one goes on over several lines
+        rows = [] if quick is None else quick.lines.decode_lines(b"".join(lines))
+        if quick is not None and len(rows) == len(lines):  # else one goes on over several lines
             return quick.take_columns(rows)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # and each is read by itself

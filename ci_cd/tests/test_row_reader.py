@@ -157,3 +157,14 @@ def test_answer_in_chunks_is_the_answer_in_one(tmp_path: Path, monkeypatch: pyte
 
 def strip_ids(answer: dict[str, object]) -> dict[str, object]:
     return answer | {"predictions": [row | {"prediction_id": ""} for row in answer["predictions"]]}
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "größe", "plain"])
+def test_batch_is_read_whatever_the_names_of_columns(name: str) -> None:
+    quick = batch_rows.build_quick((name,), (name, 'x"y'))
+    rows = [{name: 1.5}, {name: 2, 'x"y': 3}, {}]
+    items = batch_rows.cut_array(json.dumps(rows).encode())
+    lines = [json.dumps(row).encode() + b"\n" for row in rows]
+    for chunk in (batch_rows.read_items(quick, items), batch_rows.read_lines(quick, lines)):
+        values = list(chunk[0]) if isinstance(chunk, tuple) else [row.get(name) for row in chunk]
+        assert values == [1.5, 2, None]

@@ -26,11 +26,13 @@ def test_page_compares_with_the_fastest_peer() -> None:
     assert json.loads(mlflow[0].encode(ROWS))["dataframe_split"]["columns"] == ["n", "kind"]
     seconds = {ours[-1].name: 0.5, "MLflow, JSON": 4.0, "MLflow, CSV": 2.0}
     results = [(c, bench.Result([seconds[c.name]] * 3, 2 * 10**8, 10**6, 10**6, 0.1)) for c in (ours[-1], *mlflow)]
-    page = bench.format_page(results, ["BentoML, JSON: out, no answer."], bench.parse_args(["--rows", "1000"]), "9 trees")
+    page = bench.format_page(
+        results, ["BentoML, JSON: out, no answer."], bench.parse_args(["--rows", "1000"]), "9 trees"
+    )
     assert "| ours, Arrow | 2,000 | 4.00 | 8.00 | 200 MB | 1.0 MB | 1.0 MB |" in page
     assert "| MLflow, CSV | 500 | 1.00 | 2.00 |" in page
     assert "BentoML, JSON: out, no answer." in page
-    assert "--turns 5 --rows 1000" in page
+    assert "--rounds 3 --turns 3 --rows 1000" in page
 
 
 def test_unknown_servers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from app.batch_answers import (
     describe_members,
     join_groups,
 )
-from app.batch_arrow import pack, wrap_numbers
+from app.batch_arrow import pack, wrap_numbers, wrap_texts
 from app.batch_header import list_answers
 from app.batch_slices import Mask
 from app.model_host import Served
@@ -97,18 +97,19 @@ def build_batch(served: Served, kept: Sequence[str], some: Answers) -> pa.Record
         columns.append(wrap_numbers(some.values, is_good))
     else:
         classes = served.model.manifest.classes or []
-        labels = pa.array(classes, pa.string() if any(isinstance(c, str) for c in classes) else pa.int64())
+        is_named = any(isinstance(label, str) for label in classes)
+        labels = wrap_texts(list(map(str, classes))) if is_named else wrap_numbers(np.array(classes, np.int64), None)
         columns.append(take(labels, some.values.astype(np.int64), is_good))
         columns += [wrap_numbers(np.ascontiguousarray(share), is_good) for share in some.shares.T]
     if some.bounds is not None:
         columns += [wrap_numbers(np.ascontiguousarray(bound), is_good) for bound in some.bounds.T]
     if some.members is not None:
-        sets = pa.array(describe_members(some.members, served.labels), pa.string())
+        sets = wrap_texts(describe_members(some.members, served.labels))
         columns.append(take(sets, some.members.codes, is_good))
     zeros = np.zeros(some.n_rows, dtype=np.int64)
-    columns += [wrap_ids(some.ids, some.n_rows, is_good), take(pa.array([served.version]), zeros, None)]
-    columns.append(take(pa.array(join_groups(some.warnings), pa.string()), some.warnings.codes, None))
-    columns.append(take(pa.array(describe_faults(some.faults), pa.string()), some.faults.codes, None))
+    columns += [wrap_ids(some.ids, some.n_rows, is_good), take(wrap_texts([served.version]), zeros, None)]
+    columns.append(take(wrap_texts(join_groups(some.warnings)), some.warnings.codes, None))
+    columns.append(take(wrap_texts(describe_faults(some.faults)), some.faults.codes, None))
     return pa.record_batch(columns, names=[*kept, *list_answers(served)])
 
 
@@ -129,7 +130,7 @@ def take(levels: pa.Array, codes: NDArray[np.integer], is_valid: Mask | None) ->
 def to_array(column: object) -> pa.Array:
     """Return a kept column as an Arrow array, its texts not coded."""
     if not isinstance(column, pa.Array):
-        return pa.array(column, pa.string())
+        return wrap_texts(column)  # type: ignore[arg-type]
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 

@@ -39,10 +39,10 @@ ANSWER_LIMIT_S = 120.0
 METHOD = """\
 All serve one model that our stages trained: {size}, 12 features, 3 of them categories, and answer **{n_rows:,} rows in
 one request**. In each of {rounds} rounds each server is started anew for each form, as its documentation says, with one
-worker and `OMP_NUM_THREADS=1`; it answers a small request, then the large one {turns} times. The client runs on the
-same cores, but waits meanwhile. Rows/s: the median; time from the first byte of the request to the last of the answer. Memory: the
-highest of all its processes together, from its start to its end, as Linux counts it (`VmHWM`). What a server answers
-is compared with our scorer; whoever answers otherwise is out."""
+worker and `OMP_NUM_THREADS=1`; it answers a small request of that form, then the large one {turns} times. The client
+runs on the same cores, but waits meanwhile. Rows/s: the median; time from the first byte of the request to the last of
+the answer. Memory: the highest of all its processes together, from its start to its end, as Linux counts it (`VmHWM`).
+What a server answers is compared with our scorer; whoever answers otherwise is out."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +268,7 @@ def measure(contest: Contest, place: Place, model: Model, turns: int) -> Result:
     started = time.monotonic()
     with run_server(server.build_command(place), environment, place.folder) as process:
         await_answer(process, place.url + server.single.path, small, started)
+        post(place.url + contest.path, contest.encode(model.rows[:1]), contest.media_type)
         before, since = read_cpu_s(), time.monotonic()
         for _ in range(turns):
             asked = time.perf_counter()

@@ -160,7 +160,7 @@ def test_batch_that_needs_more_memory_than_there_is_gets_503(tmp_path: Path) -> 
     with run_server(tmp_path, **limits) as server:
         assert server.ask("/predict/batch", BATCH)[0] == 200
         status = Path(f"/proc/{server.process.pid}/status").read_text()
-        limit = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) * 1024 + 5 * len(large) // 2
+        limit = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) * 1024 + 3 * len(large) // 2
         resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
         status, answer = server.ask("/predict/batch", large)
         assert (status, answer["code"]) == (503, "out_of_memory")

@@ -82,9 +82,9 @@ def call_stage(capsys: pytest.CaptureFixture[str]) -> RunStage:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a run of the first four stages on the sample. Read it; copy it before changing anything."""
     root = tmp_path_factory.mktemp("finished") / "root"
+    flags = {"train": ["--trials", 12], "evaluate": ["--resamples", 100]}  # what fits into the budget of a fast machine
     for stage in ("load", "preprocess", "train", "evaluate"):
-        flags = ["--root", root, *(["--resamples", 100] if stage == "evaluate" else [])]
-        done = run_script(STAGES[stage], flags)
+        done = run_script(STAGES[stage], ["--root", root, *flags.get(stage, [])])
         assert done.returncode == 0, done.stderr
     return root
 

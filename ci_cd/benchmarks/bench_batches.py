@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from api_load import encode_body
 from api_model import REPOSITORY, Model, Row, format_csv, make_model
 from api_peers import MLFLOW, OURS_SINGLE, Call, Place, Server, list_servers
-from api_processes import await_answer, find_children, find_ports, run_server
+from api_processes import await_answer, find_children, find_ports, read_worked_s, run_server
 from bench_api import KEYS, TOLERANCE, find_lock, make_environments, save_for_mlflow
 from environments import BenchError, read_pins
 from machine import describe_commit, describe_machine
@@ -269,12 +269,13 @@ def measure(contest: Contest, place: Place, model: Model, turns: int) -> Result:
     with run_server(server.build_command(place), environment, place.folder) as process:
         await_answer(process, place.url + server.single.path, small, started)
         post(place.url + contest.path, contest.encode(model.rows[:1]), contest.media_type)
-        before, since = read_cpu_s(), time.monotonic()
+        before, worked, since = read_cpu_s(), read_worked_s(process.pid), time.monotonic()
         for _ in range(turns):
             asked = time.perf_counter()
             content = post(place.url + contest.path, body, contest.media_type)
             result.seconds.append(time.perf_counter() - asked)
-        result.others = find_others(before, read_cpu_s(), time.monotonic() - since)
+        after, worked = read_cpu_s(), read_worked_s(process.pid) - worked
+        result.others = find_others(before, after and (after[0] - worked, after[1]), time.monotonic() - since)
         result.memory, result.sent, result.received = read_peak(process.pid), len(body), len(content)
     answers = contest.decode(content)
     if len(answers) != len(model.answers):
@@ -304,7 +305,7 @@ def format_page(
     pins = {name: version for lock in ("api", "mlserver") for name, version in read_pins(find_lock(lock)).items()}
     names = [name for name in ("mlflow", "bentoml", "mlserver", "litserve", "fastapi") if name in pins]
     busy = [result.others for _, result in results if result.others is not None]
-    others = f"Others kept {max(busy):.2f} cores busy at most, the server's own among them. " if busy else ""
+    others = f"Others kept up to {max(busy):.2f} cores busy meanwhile. " if busy else ""
     sections = [
         "# How fast the API answers large batches",
         "Written by `bench_batches.py`. To repeat: "

@@ -92,7 +92,7 @@ def test_run_holds_parameters_figures_data_and_files(tracked_run: Path) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.tags["complete"] == "true"
     assert run.data.tags["model_version"] == metrics["model_version"]
-    assert run.data.params["train.trials"] == "None"
+    assert (run.data.params["train.trials"], run.data.params["train.estimator"]) == ("12", "None")
     assert run.data.params["load.target"] == "body_mass_g"
     assert run.data.metrics["test_rmse"] == metrics["test"]["rmse"]
     assert run.data.metrics["test_r2_low"] == metrics["test"]["intervals"]["r2"][0]

@@ -6,10 +6,10 @@ Rows are put together from columns of texts: a dictionary for each row, or the c
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from app import predictions
 from app.batch_answers import (
     ID_DIGITS,
     Answers,
@@ -21,7 +21,6 @@ from app.batch_header import list_answers
 from app.errors import ApiError, ErrorList
 from app.model_host import Served
 
-_encoder = msgspec.json.Encoder()
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
 
 Texts = Sequence[str]
@@ -29,7 +28,7 @@ Texts = Sequence[str]
 
 def to_json(value: object) -> str:
     """Return a value as JSON."""
-    return _encoder.encode(value).decode()
+    return predictions.to_json(value).decode()
 
 
 def spell(numbers: NDArray[np.generic]) -> list[str]:

@@ -328,26 +328,6 @@ def parse_datetime(text: str, format: str) -> datetime:
         raise ValueError(f"{text!r} is not within the years 1 to 9999 in UTC") from err
 
 
-def find_unexpected(column: Column, value: object) -> str | None:
-    """Return what the contract did not expect of a value of the right kind, or None.
-
-    Parameters
-    ----------
-    column : the column's part of the contract
-    value : a float, int, bool, str or datetime in UTC; None is missing and never unexpected
-    """
-    if value is None:
-        return None
-    if column.kind == "category" and column.categories is not None and value not in column.categories:
-        return "unseen category"
-    low, high = read_bounds(column)
-    if isinstance(value, int | float | datetime) and (
-        (low is not None and value < low) or (high is not None and value > high)  # type: ignore[operator]
-    ):
-        return f"outside the range {column.min} to {column.max}"
-    return None
-
-
 def read_bounds(column: Column) -> tuple[float | datetime | None, float | datetime | None]:
     """Return the range of a column in the type its values have."""
     if column.kind == "datetime":

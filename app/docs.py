@@ -8,8 +8,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from app.front.security_headers import allow_script
 from app.openapi import describe_api
-from app.security_headers import allow_script
 
 ASSETS = "/docs-assets"
 

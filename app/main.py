@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import Depends, FastAPI
 
-from app.body_limit import BodyLimit
 from app.dependencies import check_api_key
-from app.direct import DirectPredictions
 from app.docs import add_docs
 from app.errors import add_error_handlers
-from app.front import Front
-from app.metrics import Metrics
+from app.front.application import Front
+from app.front.body_limit import BodyLimit
+from app.front.direct import DirectPredictions
+from app.metrics.counters import Metrics
 from app.model_host import ModelHost
 from app.openapi import describe_errors
-from app.page import add_page
+from app.page.page import add_page
 from app.routes import health, model, predict
 from app.routes import metrics as metrics_route
 from app.settings import Settings, read_settings

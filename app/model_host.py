@@ -12,8 +12,8 @@ from pathlib import Path
 from anyio.to_thread import run_sync
 
 from app.errors import ApiError
-from app.metrics import Metrics
-from app.row_reader import RowReader
+from app.metrics.counters import Metrics
+from app.rows.reader import RowReader
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import Contract
 from models.artifact import MANIFEST, PICKLE, SCORER, SavedModel, ScorerModel, load_scorer_model

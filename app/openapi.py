@@ -3,10 +3,10 @@
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.batch_formats import MEDIA_TYPES, Format
+from app.batches.formats import MEDIA_TYPES, Format
 from app.errors import CODES
 from app.model_host import Served
-from app.rows import build_example, describe_row
+from app.rows.row_schemas import build_example, describe_row
 from app.schemas import ErrorAnswer
 
 ROW = "#/components/schemas/Row"

@@ -1,4 +1,4 @@
-"""From one JSON object to its answer. Batches are answered in columns: see batches.py."""
+"""From one JSON object to its answer. Batches are answered in columns: see batches/."""
 
 import math
 import os
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from app.errors import ApiError, ErrorList
-from app.metrics import Metrics
+from app.metrics.counters import Metrics
 from app.model_host import Served
 from models.artifact import Row
 

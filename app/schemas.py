@@ -1,4 +1,4 @@
-"""What the API answers. What it takes is generated from the contract: see rows.py."""
+"""What the API answers. What it takes is generated from the contract: see rows/row_schemas.py."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Score a file; see the module's description."""
     flags = parse_flags(argv)
     try:
-        from app.scoring import Job, score_file
+        from app.scoring.run import Job, score_file
     except ModuleNotFoundError as err:  # as in the image of the API, which reads no files
         where = f"{err.name} is not installed in {sys.prefix}"
         raise PipelineError(f"{where}, and scoring a file needs it. Install requirements.txt.") from err

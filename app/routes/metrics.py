@@ -5,7 +5,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from app.metrics import Metrics
+from app.metrics.counters import Metrics
 
 router = APIRouter(tags=["health"])
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from app.dependencies import HostDep
 from app.openapi import describe_errors
-from app.rows import list_ignored
+from app.rows.row_schemas import list_ignored
 from app.schemas import ContractDescription, ModelDescription
 
 router = APIRouter(tags=["model"], responses=describe_errors(503))

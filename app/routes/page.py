@@ -11,9 +11,9 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 from app.dependencies import HostDep, SettingsDep, check_key
 from app.errors import ApiError
-from app.page_form import build_form
+from app.page.form import build_form
+from app.page.strongest import METRICS
 from app.settings import Settings
-from app.strongest import METRICS
 from data_ingestion.handoff import Workspace
 
 if TYPE_CHECKING:

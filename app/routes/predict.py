@@ -1,4 +1,4 @@
-"""Predictions for one row and for many: described here, and answered as app/direct.py answers them.
+"""Predictions for one row and for many: described here, and answered as app/front/direct.py answers them.
 
 A request gets here only when nothing stands in front of the framework.
 """
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.direct import DirectPredictions
+from app.front.direct import DirectPredictions
 from app.openapi import describe_answers, describe_body, describe_errors
 from app.schemas import BatchPrediction, Prediction
 

@@ -179,7 +179,7 @@ def test_answers_that_are_not_finite_are_refused_not_sent(tmp_path: Path, monkey
 def test_health_answers_while_every_worker_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_small_model(tmp_path)
     release = threading.Event()
-    monkeypatch.setattr("app.direct.predict_one", lambda *args: {"waited": release.wait(20)})
+    monkeypatch.setattr("app.front.direct.predict_one", lambda *args: {"waited": release.wait(20)})
     with serve(tmp_path) as client, ThreadPoolExecutor(60) as pool:
         busy = [pool.submit(client.post, "/predict", json=GOOD) for _ in range(60)]
         wait_until(lambda: client.get("/health").status_code == 200)
@@ -582,7 +582,7 @@ def test_routes_of_the_framework_answer_what_the_direct_way_answers(
     example = any_task.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
     row = example["application/json"]["example"]
     direct = [any_task.post("/predict", json=row), any_task.post("/predict/batch", json=[row, {}, row])]
-    monkeypatch.setattr("app.direct.DirectPredictions.PATHS", ())
+    monkeypatch.setattr("app.front.direct.DirectPredictions.PATHS", ())
     framework = [any_task.post("/predict", json=row), any_task.post("/predict/batch", json=[row, {}, row])]
     for one, other in zip(direct, framework, strict=True):
         one_text, other_text = (re.sub(r'"prediction_id":"\w{32}"', "", answer.text) for answer in (one, other))

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from small_models import GOOD, write_small_model
 from trained_models import train
 
-from app import batch_csv, batches
-from app.batch_formats import MEDIA_TYPES, TABLES, Format, Forms
-from app.batches import Limits, answer_batch
+from app.batches import answering, csv_rows
+from app.batches.answering import Limits, answer_batch
+from app.batches.formats import MEDIA_TYPES, TABLES, Format, Forms
 from app.errors import ApiError
 from app.main import create_app
-from app.metrics import Metrics
+from app.metrics.counters import Metrics
 from app.model_host import Served, load_served
 from app.predictions import predict_one
-from app.row_reader import FeatureReader
+from app.rows.reader import FeatureReader
 from app.settings import Settings
 from data_ingestion.casting import cast_column
 from data_ingestion.schema import Column
@@ -219,12 +219,12 @@ def test_tables_say_what_lines_say(models: dict[str, Served], name: str, form: F
 
 
 def test_answers_go_on_over_slices(models: dict[str, Served], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.batch_csv.SLICE_ROWS", 12)
-    monkeypatch.setattr("app.batch_csv.CHUNK_ROWS", 4)
-    monkeypatch.setattr("app.batch_rows.SLICE_ROWS", 10)
-    monkeypatch.setattr("app.batch_rows.CHUNK_ROWS", 5)
-    monkeypatch.setattr("app.batch_tables.SLICE_ROWS", 5)
-    monkeypatch.setattr("app.batch_table_writers.GROUP_ROWS", 10)
+    monkeypatch.setattr("app.batches.csv_rows.SLICE_ROWS", 12)
+    monkeypatch.setattr("app.batches.csv_rows.CHUNK_ROWS", 4)
+    monkeypatch.setattr("app.batches.json_rows.SLICE_ROWS", 10)
+    monkeypatch.setattr("app.batches.json_rows.CHUNK_ROWS", 5)
+    monkeypatch.setattr("app.batches.tables.SLICE_ROWS", 5)
+    monkeypatch.setattr("app.batches.table_writers.GROUP_ROWS", 10)
     rows = [
         TYPED | {"floor area": 20.5 + n, "rooms": None if n == 17 else n % 7, "class": "abz"[n % 3]} for n in range(30)
     ]
@@ -277,11 +277,11 @@ def test_texts_are_the_numbers_that_the_loader_reads(column: Column, texts: list
 
 def read_feature(column: Column, texts: list[str]) -> list[object]:
     """What the API makes of the texts of a CSV: numbers, or that they are missing or at fault."""
-    from app.batch_slices import Notes, list_values
-    from app.row_reader import describe_passing
+    from app.batches.slices import Notes, list_values
+    from app.rows.reader import describe_passing
 
     feature, notes = FeatureReader("x", column, frozenset(["", "NA"])), Notes()
-    reader = batch_csv.build_reader(describe_passing("x", feature))
+    reader = csv_rows.build_reader(describe_passing("x", feature))
     reader.add(texts)
     values = list_values(feature, reader.finish(notes))
     faults = {row for mask, _ in notes.faults for row in mask.nonzero()[0].tolist()}
@@ -557,7 +557,7 @@ def test_request_that_cannot_be_answered_is_refused(
 def test_form_that_needs_a_library_is_refused_where_it_is_not(
     models: dict[str, Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "find_spec", lambda name: None)
+    monkeypatch.setattr(answering, "find_spec", lambda name: None)
     check_refused(lambda: ask(models["regression"], b"x", "arrow"), 415, "has no PyArrow")
     check_refused(
         lambda: ask(models["regression"], write("csv", [TYPED]), "csv", "parquet"), 406, "Use JSON, NDJSON or CSV"

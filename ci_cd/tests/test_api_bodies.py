@@ -23,7 +23,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     app = create_app(Settings(model_dir=folder))
     with pytest.MonkeyPatch.context() as patch, TestClient(app, raise_server_exceptions=False) as client:
         if request.param == "framework":
-            patch.setattr("app.direct.DirectPredictions.PATHS", ())
+            patch.setattr("app.front.direct.DirectPredictions.PATHS", ())
         yield client
 
 
@@ -212,7 +212,7 @@ def test_a_bug_is_500_without_its_traceback(client: TestClient, monkeypatch: pyt
     def fail(*args: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("app.direct.predict_one", fail)
+    monkeypatch.setattr("app.front.direct.predict_one", fail)
     answer = client.post("/predict", json=GOOD)
     assert check_refusal(answer, 500)["code"] == "internal_error"
     assert "secret" not in answer.text

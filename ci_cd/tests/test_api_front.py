@@ -14,8 +14,8 @@ import pytest
 from fastapi.testclient import TestClient
 from small_models import GOOD, write_small_model
 
-from app import access_log
-from app.access_log import AccessLog
+from app.front import access_log
+from app.front.access_log import AccessLog
 from app.main import create_app
 from app.settings import Settings, read_settings
 from data_ingestion.handoff import PipelineError

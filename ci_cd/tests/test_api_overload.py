@@ -15,8 +15,8 @@ from running_server import ROW, wait_until, write_light_model
 from small_models import GOOD
 from starlette.types import Message
 
+from app.front.overload import Admission, HeavyRequest, Refused
 from app.main import create_app
-from app.overload import Admission, HeavyRequest, Refused
 from app.settings import Settings
 
 BATCH = f"[{ROW.decode()}]".encode()
@@ -40,15 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def hold_predictions(patch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Have predictions of batches wait, each in its thread, until the event is set."""
-    import app.batches
+    import app.batches.answering
 
-    release, answer = threading.Event(), app.batches.answer_slice
+    release, answer = threading.Event(), app.batches.answering.answer_slice
 
     def wait_and_answer(*args: object) -> object:
         release.wait(30)
         return answer(*args)
 
-    patch.setattr("app.batches.answer_slice", wait_and_answer)
+    patch.setattr("app.batches.answering.answer_slice", wait_and_answer)
     try:
         yield release
     finally:
@@ -125,8 +125,8 @@ def test_burst_of_single_rows_is_answered_up_to_the_limit(folder: Path) -> None:
 
 
 def test_load_that_lasts_gets_less_room_than_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.overload.BURST_S", -1.0)
-    monkeypatch.setattr("app.overload.CALM_S", -1.0)
+    monkeypatch.setattr("app.front.overload.BURST_S", -1.0)
+    monkeypatch.setattr("app.front.overload.CALM_S", -1.0)
 
     async def ask_in_rounds(numbers: list[int]) -> list[int]:
         admission = Admission(max_pending=2, max_batches=1, max_body_bytes=1)

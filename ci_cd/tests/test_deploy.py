@@ -15,7 +15,7 @@ from conftest import REPOSITORY, clean_environment
 from small_models import GOOD
 
 from app.main import app
-from app.metrics import Metrics
+from app.metrics.counters import Metrics
 from app.settings import Settings
 
 DEPLOY = REPOSITORY / "ci_cd/deploy"

@@ -15,8 +15,8 @@ import pytest
 from compiled_models import write_compiled_model
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import metric_slots, metrics_folder
-from app.metrics import Metrics
+from app.metrics import shared_folder, slots
+from app.metrics.counters import Metrics
 
 if os.name == "posix":
     from running_server import ROW, run_server, wait_until
@@ -146,7 +146,7 @@ def test_rows_are_counted_exactly_by_many_threads(tmp_path, start):
 
 
 def test_names_without_room_are_not_counted_and_the_log_says_so_once(caplog, monkeypatch):
-    monkeypatch.setattr(metric_slots, "CAPACITY", 200)
+    monkeypatch.setattr(slots, "CAPACITY", 200)
     metrics = Metrics()
     metrics.count_warnings({(f"feature {number}", "missing"): 1 for number in range(200)})
     metrics.observe("/late", 200, 99.0)
@@ -167,7 +167,7 @@ def test_without_a_folder_each_worker_counts_for_itself_and_the_log_says_so(tmp_
 
 
 def test_workers_without_any_folder_say_so_and_a_process_alone_does_not(monkeypatch, caplog):
-    monkeypatch.setattr(metrics_folder, "list_bases", list)
+    monkeypatch.setattr(shared_folder, "list_bases", list)
     Metrics().start()
     assert not caplog.text
     monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
@@ -188,7 +188,7 @@ def test_links_of_others_are_not_followed(tmp_path, start):
     (tmp_path / "open").mkdir(0o755)
     for folder in ("link", "open"):
         with pytest.raises(PermissionError, match="belongs to somebody else"):
-            metrics_folder.make_folder(tmp_path / folder, is_private=True)
+            shared_folder.make_folder(tmp_path / folder, is_private=True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="this system cannot tell which processes run")
@@ -202,7 +202,7 @@ def test_only_folders_of_servers_that_are_gone_are_swept(tmp_path, start):
     start(tmp_path / f"model-api-{child.pid}-counting")
     (tmp_path / f"model-api-{child.pid}-link").symlink_to(tmp_path)
     (tmp_path / "model-api-notes-x").mkdir(0o700)
-    metrics_folder.sweep_leftovers(tmp_path)
+    shared_folder.sweep_leftovers(tmp_path)
     kept = sorted(path.name.removeprefix("model-api-") for path in tmp_path.iterdir())
     assert kept == sorted([name for name, stays in names.items() if stays] + [f"{child.pid}-link", "notes-x"])
 
@@ -250,7 +250,7 @@ def is_open(connection):
 
 def remove_folder(server):
     """Remove what the next server would have swept."""
-    for base in metrics_folder.list_bases():
+    for base in shared_folder.list_bases():
         for left in base.glob(f"model-api-{server.process.pid}-*"):
             shutil.rmtree(left)
 

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from small_models import GOOD, build_contract, write_small_model
 
-from app import batch_rows, direct
-from app.batch_formats import BOTH_JSON
-from app.batches import Limits, answer_batch
-from app.bodies import _parse_thoroughly, parse_json
+from app.batches import json_rows
+from app.batches.answering import Limits, answer_batch
+from app.batches.formats import BOTH_JSON
 from app.errors import ApiError, ErrorList
-from app.metrics import Metrics
+from app.front import direct
+from app.metrics.counters import Metrics
 from app.model_host import Served, load_served
 from app.predictions import predict_one
-from app.row_reader import RowReader
-from app.values import RefusedValueError
+from app.rows.bodies import _parse_thoroughly, parse_json
+from app.rows.reader import RowReader
+from app.rows.values import RefusedValueError
 from models.uncertainty import Intervals, PredictionSets
 
 READER = RowReader(build_contract())
@@ -105,8 +106,8 @@ def test_one_prediction_set_is_that_of_many(shares: np.ndarray, least: float) ->
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(batch_rows, "SLICE_ROWS", 8)
-    monkeypatch.setattr(batch_rows, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(json_rows, "SLICE_ROWS", 8)
+    monkeypatch.setattr(json_rows, "CHUNK_ROWS", 4)
     return 8
 
 
@@ -161,10 +162,10 @@ def strip_ids(answer: dict[str, object]) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "größe", "plain"])
 def test_batch_is_read_whatever_the_names_of_columns(name: str) -> None:
-    quick = batch_rows.build_quick((name,), (name, 'x"y'))
+    quick = json_rows.build_quick((name,), (name, 'x"y'))
     rows = [{name: 1.5}, {name: 2, 'x"y': 3}, {}]
-    items = batch_rows.cut_array(json.dumps(rows).encode())
+    items = json_rows.cut_array(json.dumps(rows).encode())
     lines = [json.dumps(row).encode() + b"\n" for row in rows]
-    for chunk in (batch_rows.read_items(quick, items), batch_rows.read_lines(quick, lines)):
+    for chunk in (json_rows.read_items(quick, items), json_rows.read_lines(quick, lines)):
         values = list(chunk[0]) if isinstance(chunk, tuple) else [row.get(name) for row in chunk]
         assert values == [1.5, 2, None]

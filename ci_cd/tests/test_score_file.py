@@ -21,14 +21,16 @@ from conftest import REPOSITORY, clean_environment, run_script
 from small_runs import assert_refused
 from trained_models import train
 
-from app import score_file, scoring, scoring_work
-from app.batch_formats import BOTH_JSON
-from app.batches import Limits, answer_batch
+from app import score_file
+from app.batches.answering import Limits, answer_batch
+from app.batches.formats import BOTH_JSON
 from app.errors import ApiError, ErrorList
-from app.metrics import Metrics
+from app.metrics.counters import Metrics
 from app.model_host import Served, load_served
 from app.predictions import predict_one
-from app.scoring_blocks import describe_warnings
+from app.scoring import blocks, run
+from app.scoring.blocks import describe_warnings
+from app.scoring.work import Work, lock_output
 from data_ingestion import csv_reader, handoff
 
 Score = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -282,9 +284,7 @@ def test_columns_without_a_single_value_are_imputed(
 def test_row_without_a_finite_answer_is_rejected_as_by_the_api(
     models: dict[str, Path], tmp_path: Path, score: Score, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app import scoring_blocks
-
-    answer = scoring_blocks.predict_block
+    answer = blocks.predict_block
 
     def overflow(table: pa.Table, model: object) -> object:
         predictions = answer(table, model)
@@ -294,7 +294,7 @@ def test_row_without_a_finite_answer_is_rejected_as_by_the_api(
             predictions.probabilities[1, 0] = float("nan")
         return predictions
 
-    monkeypatch.setattr(scoring_blocks, "predict_block", overflow)
+    monkeypatch.setattr(blocks, "predict_block", overflow)
     rows = [ROW, LATER, [*ROW[:3], "", *ROW[4:]], ROW]
     for name in ("regression-linear", "multiclass-linear"):
         done = score(models[name], write_rows(tmp_path / "in.csv", rows), tmp_path / "out.csv")
@@ -502,8 +502,9 @@ SLOW = """
 import sys
 from data_ingestion import csv_reader, handoff
 csv_reader.BLOCK_BYTES = 2_000
-from app import score_file, scoring
-scoring.sha256_code = lambda *_: "the sources may be edited while the tests run"
+from app import score_file
+from app.scoring import run
+run.sha256_code = lambda *_: "the sources may be edited while the tests run"
 sys.exit(handoff.run_stage(lambda: score_file.main(sys.argv[1:])))
 """
 
@@ -551,15 +552,15 @@ def test_killed_run_goes_on_where_it_stopped_to_the_same_bytes(model: Path, tmp_
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Break off after so many blocks, as Ctrl-C does; 0 ends that."""
-    keep = scoring_work.Work.keep
+    keep = Work.keep
 
     def set_limit(count: int) -> None:
-        def keep_some(work: scoring_work.Work, *facts: object) -> None:
+        def keep_some(work: Work, *facts: object) -> None:
             keep(work, *facts)  # type: ignore[arg-type]
             if work.finished == count:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(scoring_work.Work, "keep", keep_some)
+        monkeypatch.setattr(Work, "keep", keep_some)
 
     return set_limit
 
@@ -617,7 +618,7 @@ def test_earlier_output_stays_until_the_new_one_is_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "join_parts", fill_disk)
+        patch.setattr(run, "join_parts", fill_disk)
         assert_refused(score(model, source, output), "the disk is full", code=74)
     assert output.read_text() == "earlier"
     assert not (tmp_path / "out.rejected.csv").exists()
@@ -627,7 +628,7 @@ def test_earlier_output_stays_until_the_new_one_is_whole(
 
 def test_second_run_on_the_same_output_is_refused(model: Path, tmp_path: Path, score: Score) -> None:
     source, output = write_rows(tmp_path / "in.csv", [ROW]), tmp_path / "out.csv"
-    with scoring_work.lock_output(output):
+    with lock_output(output):
         done = score(model, source, output)
         assert score(model, source, tmp_path / "other.csv").returncode == 0
     assert_refused(done, "is being written by another run", code=75)

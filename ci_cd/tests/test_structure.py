@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "app": ("app", "data_ingestion.schema", "data_ingestion.handoff", "models.scorer", "models.artifact"),
 }
 # Scoring a whole file reads it with the loader's modules; nothing that the API starts with may.
-SCORING = ("app/score_file.py", "app/scoring*.py")
+SCORING = ("app/score_file.py", "app/scoring/*.py")
 SCORING_MAY_IMPORT = tuple(
     f"data_ingestion.{name}"
     for name in (

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from app.batch_header import refuse_count
-from app.batch_readers import CHUNK_ROWS, LevelReader, NumberReader, ValueReader
-from app.batch_slices import (
+from app.batches.header import refuse_count
+from app.batches.readers import CHUNK_ROWS, LevelReader, NumberReader, ValueReader
+from app.batches.slices import (
     SLICE_ROWS,
     Fault,
     Floats,
@@ -20,10 +20,10 @@ from app.batch_slices import (
     Notes,
     Slice,
 )
-from app.bodies import parse_json, refuse
 from app.errors import MAX_ERRORS, ApiError, clean_name
 from app.model_host import Served
-from app.row_reader import Passing
+from app.rows.bodies import parse_json, refuse
+from app.rows.reader import Passing
 
 BAD_LINE: Final = Fault(None, "bad_json", "expects one line of valid JSON")
 NO_OBJECT: Final = Fault(None, "object_type", "expects an object")

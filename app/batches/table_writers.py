@@ -9,16 +9,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from app.batch_answers import (
+from app.batches.answers import (
     ID_DIGITS,
     Answers,
     describe_faults,
     describe_members,
     join_groups,
 )
-from app.batch_arrow import pack, wrap_numbers, wrap_texts
-from app.batch_header import list_answers
-from app.batch_slices import Mask
+from app.batches.arrow_buffers import pack, wrap_numbers, wrap_texts
+from app.batches.header import list_answers
+from app.batches.slices import Mask
 from app.model_host import Served
 
 GROUP_ROWS = 65_536  # of Parquet

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from app.batch_arrow import to_column
-from app.scoring_plan import ROW, Plan
+from app.batches.arrow_buffers import to_column
+from app.scoring.plan import ROW, Plan
 from data_ingestion.csv_places import locate_records
 from data_ingestion.csv_reader import Block
 from data_ingestion.schema import Contract

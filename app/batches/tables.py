@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from app.batch_arrow import is_text, to_column, wrap_numbers
-from app.batch_arrow_sizes import count_unpacked_bytes
-from app.batch_header import check_header, refuse_count
-from app.batch_slices import (
+from app.batches.arrow_buffers import is_text, to_column, wrap_numbers
+from app.batches.arrow_sizes import count_unpacked_bytes
+from app.batches.header import check_header, refuse_count
+from app.batches.slices import (
     SLICE_ROWS,
     Fault,
     Levels,
@@ -24,10 +24,10 @@ from app.batch_slices import (
     read_moments,
     read_numbers,
 )
-from app.bodies import refuse
 from app.errors import ApiError, ErrorList
 from app.model_host import Served
-from app.row_reader import Passing
+from app.rows.bodies import refuse
+from app.rows.reader import Passing
 from models.scorer import Coded, Values
 
 ROWS_BEYOND = 2**31  # no batch is so long

@@ -8,7 +8,7 @@ from math import inf
 from typing import NamedTuple
 
 from app.errors import ErrorList
-from app.values import RefusedValueError, list_known, read_value
+from app.rows.values import RefusedValueError, list_known, read_value
 from data_ingestion.schema import EXACT_INTEGERS, Column, Contract, read_bounds
 from models.artifact import Row, Value
 

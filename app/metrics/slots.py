@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from threading import Lock
 
-from app.file_locks import is_locked, lock_file
+from app.metrics.file_locks import is_locked, lock_file
 
 logger = logging.getLogger(__name__)
 

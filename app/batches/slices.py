@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.row_reader import FeatureReader, Passing
-from app.values import RefusedValueError
+from app.rows.reader import FeatureReader, Passing
+from app.rows.values import RefusedValueError
 from models.artifact import Value
 from models.scorer import Coded, Values
 

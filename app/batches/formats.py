@@ -5,8 +5,8 @@ from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
-from app.bodies import refuse
 from app.errors import ApiError
+from app.rows.bodies import refuse
 
 Format = Literal["json", "ndjson", "csv", "parquet", "arrow"]
 

@@ -15,15 +15,23 @@ from starlette.datastructures import State
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access_log import AccessLog, RequestIds
-from app.direct import PREDICT, DirectPredictions
 from app.errors import ApiError, build_refusal
-from app.metrics import Metrics
-from app.overload import HEAVY_EACH_S, LIGHT_DIGITS, LIGHT_EACH_S, Admission, HeavyRequest, Refused, encode_overloaded
-from app.security_headers import ANSWER_HEADERS, CLOSE, Header, list_missing
+from app.front.access_log import AccessLog, RequestIds
+from app.front.direct import PREDICT, DirectPredictions
+from app.front.overload import (
+    HEAVY_EACH_S,
+    LIGHT_DIGITS,
+    LIGHT_EACH_S,
+    Admission,
+    HeavyRequest,
+    Refused,
+    encode_overloaded,
+)
+from app.front.security_headers import ANSWER_HEADERS, CLOSE, Header, list_missing
+from app.front.shutdown import Shutdown, find_server
+from app.front.slow_clients import SlowClients
+from app.metrics.counters import Metrics
 from app.settings import Settings
-from app.shutdown import Shutdown, find_server
-from app.slow_clients import SlowClients
 
 logger = logging.getLogger(__name__)
 

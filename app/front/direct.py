@@ -12,14 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.batch_formats import MEDIA_TYPES, Forms, choose_forms
-from app.batches import Limits, answer_batch
-from app.bodies import check_body, check_plain, parse_json
-from app.body_limit import BATCH, check_length, choose_limit
+from app.batches.answering import Limits, answer_batch
+from app.batches.formats import MEDIA_TYPES, Forms, choose_forms
 from app.errors import BUG, NO_MEMORY, ApiError, build_refusal
-from app.metrics import Metrics
+from app.front.body_limit import BATCH, check_length, choose_limit
+from app.metrics.counters import Metrics
 from app.model_host import ModelHost, Served
 from app.predictions import predict_one, to_json
+from app.rows.bodies import check_body, check_plain, parse_json
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.scoring_blocks import ScoredBlock, score_block
-from app.scoring_formats import Format, encode_part, find_format, join_parts
-from app.scoring_plan import SHOWN, Plan, plan_scoring
-from app.scoring_work import Work, lock_output
+from app.scoring.blocks import ScoredBlock, score_block
+from app.scoring.formats import Format, encode_part, find_format, join_parts
+from app.scoring.plan import SHOWN, Plan, plan_scoring
+from app.scoring.work import Work, lock_output
 from data_ingestion import csv_reader
 from data_ingestion.csv_reader import Block, read_blocks
 from data_ingestion.handoff import PipelineError, Workspace, commit, sha256_code

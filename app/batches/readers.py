@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from app.batch_slices import Floats, Levels, Notes, Places, Read, encode, read_coded, read_numbers
-from app.row_reader import Passing
+from app.batches.slices import Floats, Levels, Notes, Places, Read, encode, read_coded, read_numbers
+from app.rows.reader import Passing
 from models.scorer import Coded, Values
 
 CHUNK_ROWS = 256

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from app.bodies import refuse
 from app.errors import ApiError, ErrorList, clean_name
 from app.model_host import Served
+from app.rows.bodies import refuse
 
 ANSWERS = ("prediction", "prediction_id", "model_version", "warnings", "error")  # beside what depends on the model
 

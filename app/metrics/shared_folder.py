@@ -15,7 +15,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from app.file_locks import is_locked
+from app.metrics.file_locks import is_locked
 
 logger = logging.getLogger(__name__)
 

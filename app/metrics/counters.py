@@ -1,6 +1,6 @@
 """Counts requests, rows, warnings and models in a microsecond or two a request, and shows them for all workers.
 
-The numbers lie in slots that all workers of one server can read: see metric_slots.py. exposition.py writes them down.
+The numbers lie in slots that all workers of one server can read: see slots.py. exposition.py writes them down.
 """
 
 import logging
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 
-from app.metric_slots import Slots
-from app.metrics_folder import list_folders, make_folder, sweep_leftovers
+from app.metrics.shared_folder import list_folders, make_folder, sweep_leftovers
+from app.metrics.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,9 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """Return what all workers counted, in Prometheus' text format, and its content type."""
-        from app.exposition import write_exposition  # its library takes longer to import than the rest of a start
+        from app.metrics.exposition import (
+            write_exposition,  # its library takes longer to import than the rest of a start
+        )
 
         return write_exposition(self._slots.take_snapshots())
 

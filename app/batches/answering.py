@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from app.batch_answers import Answers, answer_slice, count_warnings
-from app.batch_csv import read_csv
-from app.batch_formats import MEDIA_TYPES, Format, Forms
-from app.batch_rows import read_json, read_ndjson
-from app.batch_slices import Slice
-from app.batch_writers import write_csv, write_json, write_ndjson
+from app.batches.answers import Answers, answer_slice, count_warnings
+from app.batches.csv_rows import read_csv
+from app.batches.formats import MEDIA_TYPES, Format, Forms
+from app.batches.json_rows import read_json, read_ndjson
+from app.batches.slices import Slice
+from app.batches.writers import write_csv, write_json, write_ndjson
 from app.errors import ApiError
-from app.metrics import Metrics
+from app.metrics.counters import Metrics
 from app.model_host import Served
 
 NEED_ARROW: frozenset[Format] = frozenset({"parquet", "arrow"})
@@ -70,7 +70,7 @@ def _read(served: Served, content: bytes, forms: Forms, limits: Limits) -> tuple
         return (), read_ndjson(served, content, limits.max_rows)
     if body == "csv":
         return read_csv(served, content, keep, limits.max_rows)
-    from app.batch_tables import read_arrow, read_parquet
+    from app.batches.tables import read_arrow, read_parquet
 
     read = read_parquet if body == "parquet" else read_arrow
     return read(served, content, keep, *limits)
@@ -84,7 +84,7 @@ def _write(served: Served, kept: Sequence[str], answered: Iterator[Answers], for
         return write_ndjson(served, kept, answered)
     if answer == "csv" and body not in NEED_ARROW:
         return write_csv(served, kept, answered, lambda column: column)  # type: ignore[arg-type, return-value]
-    from app.batch_table_writers import to_texts, write_arrow, write_parquet
+    from app.batches.table_writers import to_texts, write_arrow, write_parquet
 
     if answer == "csv":
         return write_csv(served, kept, answered, to_texts)

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from app.errors import ErrorList, clean_name
 from app.model_host import Served
-from app.rows import build_example
+from app.page.strongest import rank_features
+from app.rows.row_schemas import build_example
 from app.schemas import Answer
-from app.strongest import rank_features
 from data_ingestion.schema import Column, Task, read_bounds
 from models.artifact import Row, Value
 

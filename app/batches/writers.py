@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import predictions
-from app.batch_answers import (
+from app.batches.answers import (
     ID_DIGITS,
     Answers,
     describe_faults,
     describe_members,
     join_groups,
 )
-from app.batch_header import list_answers
+from app.batches.header import list_answers
 from app.errors import ApiError, ErrorList
 from app.model_host import Served
 

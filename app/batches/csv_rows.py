@@ -11,20 +11,20 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from app.batch_header import check_header, refuse_count
-from app.batch_readers import CHUNK_ROWS, LevelReader, NumberReader, ValueReader
-from app.batch_slices import (
+from app.batches.header import check_header, refuse_count
+from app.batches.readers import CHUNK_ROWS, LevelReader, NumberReader, ValueReader
+from app.batches.slices import (
     SLICE_ROWS,
     Fault,
     Floats,
     Notes,
     Slice,
 )
-from app.bodies import refuse
 from app.errors import ApiError
 from app.model_host import Served
-from app.row_reader import FeatureReader, Passing
-from app.values import RefusedValueError
+from app.rows.bodies import refuse
+from app.rows.reader import FeatureReader, Passing
+from app.rows.values import RefusedValueError
 from data_ingestion.schema import Column
 from models.artifact import Value
 

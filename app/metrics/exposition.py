@@ -10,8 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import CollectorRegistry
 
-from app.metric_slots import Key, Snapshot
-from app.metrics import BUCKETS, GAUGES
+from app.metrics.counters import BUCKETS, GAUGES
+from app.metrics.slots import Key, Snapshot
 
 BOUNDS = [*map(str, BUCKETS), "+Inf"]
 PROC = Path("/proc")

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from app.batch_slices import Fault, Floats, Mask, Places, Slice, list_values
+from app.batches.slices import Fault, Floats, Mask, Places, Slice, list_values
 from app.model_host import Served
 from models.artifact import SavedModel
 

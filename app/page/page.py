@@ -8,7 +8,7 @@ from fastapi.staticfiles import StaticFiles
 from app.dependencies import check_api_key
 from app.routes import page
 
-STATIC = Path(__file__).resolve().parent / "static"
+STATIC = Path(__file__).resolve().parents[1] / "static"
 
 
 class PageFiles(StaticFiles):

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from app.scoring_blocks import ScoredBlock
-from app.scoring_plan import Plan
+from app.scoring.blocks import ScoredBlock
+from app.scoring.plan import Plan
 from data_ingestion.casting import arrow_type
 from data_ingestion.csv_places import locate_records
 from data_ingestion.csv_reader import check_encoding

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from app.values import MAX_INTEGER, list_known, list_words
+from app.rows.values import MAX_INTEGER, list_known, list_words
 from data_ingestion.schema import ISO, MAX_NUMBER, Column
 
 MAX_ENUM = 100  # longer lists of categories are described, not enumerated

@@ -1,6 +1,6 @@
 """The rows of a request in words: their JSON schema, and an example, from the contract."""
 
-from app.value_schemas import describe_column
+from app.rows.value_schemas import describe_column
 from data_ingestion.schema import Column, Contract
 
 

@@ -1,0 +1,1 @@
+"""What every request passes: its id, its limits, and the way to its answer."""

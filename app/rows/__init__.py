@@ -1,0 +1,1 @@
+"""Rows as clients send them, as the contract says."""

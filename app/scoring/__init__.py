@@ -1,0 +1,1 @@
+"""Scoring of whole files; see score_file.py."""

@@ -112,8 +112,11 @@ class NumberFeature:
     fill: float
     _missing: frozenset[str] = field(init=False, repr=False, compare=False)
     _words: dict[str, float] = field(init=False, repr=False, compare=False)  # as they are mostly spelled, to be fast
+    _plain: frozenset[type] = field(init=False, repr=False, compare=False)  # types of values that need no reading
 
     def __post_init__(self) -> None:
+        plain: dict[str, tuple[type, ...]] = {"number": (float, int), "integer": (int,)}
+        object.__setattr__(self, "_plain", frozenset(plain.get(self.kind, ())))
         words = dict.fromkeys(self.false_values, 0.0) | dict.fromkeys(self.true_values, 1.0)
         words = words if self.kind == "boolean" else {}
         object.__setattr__(self, "_missing", frozenset(self.missing))
@@ -126,10 +129,9 @@ class NumberFeature:
 
     def put(self, value: object, encoded: list[float]) -> None:
         """Put one value; see `Feature`."""
-        kind = type(value)
-        if kind is float and self.kind == "number" and -MAX_NUMBER <= value <= MAX_NUMBER:  # type: ignore[operator]
-            encoded[self.column] = value  # type: ignore[call-overload]
-        elif kind is str and value in self._words:
+        if value.__class__ in self._plain and -MAX_NUMBER <= value <= MAX_NUMBER:  # type: ignore[operator]
+            encoded[self.column] = float(value)  # type: ignore[arg-type]
+        elif value.__class__ is str and value in self._words:
             encoded[self.column] = self._words[value]
         elif not is_missing(value, self._missing):
             encoded[self.column] = self.read(value)

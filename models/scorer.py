@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.formulas import FORMULAS, Average, Formula, Line, OnLine, Pairs
 from models.packing import PackingError, read_packed
-from models.raw_values import CategoryFeature, Coded, DateFeature, NumberFeature, Values, put_coded
+from models.raw_values import MAX_NUMBER, CategoryFeature, Coded, DateFeature, NumberFeature, Values, put_coded
 from models.tree_tables import Forest, TreeTables
 
 __all__ = ["Coded", "CompiledModel", "NotCompilableError", "Scorer", "Values", "load_scorer", "needs_table"]
@@ -66,6 +66,9 @@ class Scorer:
         for feature in compiled.features:
             if feature.flag is not None:
                 self._missing[feature.flag] = 0.0
+        self._plan = [
+            (feature.name, feature.column if is_number(feature) else None, feature.put) for feature in compiled.features
+        ]
         self._needs_table = needs_table(compiled.formula)
 
     @property
@@ -116,9 +119,13 @@ class Scorer:
 
     def encode_row(self, row: Mapping[str, object]) -> list[float]:
         """Return the encoded columns of one raw row."""
-        values = self._missing.copy()
-        for feature in self.compiled.features:
-            feature.put(row.get(feature.name), values)
+        values, get = self._missing.copy(), row.get
+        for name, column, put in self._plan:
+            value = get(name)
+            if column is not None and value.__class__ is float and -MAX_NUMBER <= value <= MAX_NUMBER:
+                values[column] = value
+            else:
+                put(value, values)
         return values
 
     def encode_rows(self, rows: Sequence[Mapping[str, object]]) -> Floats:
@@ -164,6 +171,11 @@ def load_scorer(content: bytes) -> Scorer:
     if not isinstance(compiled, CompiledModel):
         raise PackingError("it holds no model")
     return Scorer(compiled)
+
+
+def is_number(feature: NumberFeature | CategoryFeature | DateFeature) -> bool:
+    """Return whether a float is what a feature takes, and goes into its column as it is."""
+    return isinstance(feature, NumberFeature) and feature.kind == "number"
 
 
 def needs_table(formula: Formula) -> bool:

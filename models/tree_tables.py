@@ -6,7 +6,9 @@ rules out the leaves to its left: the lowest bit that no split has ruled out is 
 values between two neighbouring thresholds do the same. Needs numpy alone.
 """
 
+import sys
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +19,7 @@ MAX_LEAVES = 64
 SPAN_ROWS = 4096  # are searched for their answers at once, which takes long
 BLOCK_ROWS = 192  # are looked up at once: their words stay in the processor's cache
 CHUNK_BYTES = 2048  # of a row's words: more take one row faster, and need more memory
+INTEGER_BYTES = 2**24  # of tables that are kept as integers too
 WORDS: dict[int, type[np.unsignedinteger]] = {64: np.uint64, 32: np.uint32, 16: np.uint16}
 ALL = np.uint64(2**64 - 1)
 
@@ -131,15 +134,41 @@ class _Chunk:
         words: Words = np.ascontiguousarray(left.view(self.words)[:, : len(self.bases)].T)
         return words
 
-    def look_up_one(self, answers: Places) -> Words:
-        """Return (n_trees,) the words that are left after one row's answers, counted among those to all questions."""
+    def find_one(self, answers: Sequence[int]) -> NDArray[np.uint8]:
+        """Return (n_trees,) the leaves where one row arrives, given its answers to all questions."""
         if not len(self.questions):
             left = self.table[0].copy()  # it is written over
         else:
-            rows = self.rows.take(answers.take(self.questions))
+            asked = zip(self.questions.tolist(), self.spans, strict=True)
+            rows = self.rows.take([start + answers[number] for number, (start, _) in asked])
             left = np.bitwise_and.reduce(self.table.take(rows, axis=0), axis=0)
-        words: Words = left.view(self.words)[: len(self.bases)]
-        return words
+        return find_lowest(left.view(self.words)[: len(self.bases)])
+
+
+class _Integers:
+    """The table of a chunk with each row as one integer of Python: for a single row, calls of numpy take most time."""
+
+    def __init__(self, chunk: _Chunk) -> None:
+        self._kind = chunk.words
+        self._n_bytes = len(chunk.bases) * np.dtype(chunk.words).itemsize
+        rows = [int.from_bytes(row.tobytes()[: self._n_bytes], sys.byteorder) for row in chunk.table]
+        self._masks = [
+            (number, [rows[place] for place in chunk.rows[start:stop].tolist()])
+            for number, (start, stop) in zip(chunk.questions.tolist(), chunk.spans, strict=True)
+        ]
+        self._all = (1 << 8 * self._n_bytes) - 1
+        self._ones = int.from_bytes(np.ones(len(chunk.bases), dtype=chunk.words).tobytes(), sys.byteorder)
+
+    def find_one(self, answers: Sequence[int]) -> NDArray[np.uint8]:
+        """Return what `_Chunk.find_one` does."""
+        left = self._all
+        for number, masks in self._masks:
+            left &= masks[answers[number]]
+        below = (left - self._ones) & (left ^ self._all)  # as in `find_lowest`: no word is 0, so none borrows
+        places: NDArray[np.uint8] = np.bitwise_count(
+            np.frombuffer(below.to_bytes(self._n_bytes, sys.byteorder), self._kind)
+        )
+        return places
 
 
 class TreeTables:
@@ -150,12 +179,14 @@ class TreeTables:
         self._leaves = forest.leaves
         self._questions = list_questions(forest)
         self._chunks = [build_chunk(forest, self._questions, trees) for trees in cut_trees(forest)]
-        self._numbers = [(q.column, q.values.tolist(), q.start) for q in self._questions if not q.is_coded]
+        self._numbers = [(q.column, q.values.tolist()) for q in self._questions if not q.is_coded]
         self._codes = [
-            (q.column, dict(zip(q.values.tolist(), range(q.start, q.start + len(q.values)))), q.start + len(q.values))
+            (q.column, {code: place for place, code in enumerate(q.values.tolist())}, len(q.values))
             for q in self._questions
             if q.is_coded
         ]
+        is_small = self.size_bytes <= INTEGER_BYTES
+        self._singles = [_Integers(chunk) if is_small else chunk for chunk in self._chunks]
 
     @property
     def size_bytes(self) -> int:
@@ -187,15 +218,14 @@ class TreeTables:
 
     def add_up_one(self, values: list[float]) -> Floats:
         """Return (1, n_sums) for one row's encoded values, the same bits as `add_up` gives it."""
-        found = [
-            start + (bisect_left(edges, value) if (value := values[column]) == value else len(edges))
-            for column, edges, start in self._numbers
+        answers = [
+            bisect_left(edges, value) if (value := values[column]) == value else len(edges)
+            for column, edges in self._numbers
         ]
-        found += [places.get(values[column], unknown) for column, places, unknown in self._codes]
-        answers = np.array(found, dtype=np.intp)
+        answers += [places.get(values[column], unknown) for column, places, unknown in self._codes]
         sums = self._baselines.tolist()
-        for chunk in self._chunks:
-            leaves = self._leaves.take(find_lowest(chunk.look_up_one(answers)) + chunk.bases)
+        for chunk, single in zip(self._chunks, self._singles, strict=True):
+            leaves = self._leaves.take(single.find_one(answers) + chunk.bases)
             for number, first, stop in chunk.sums:
                 leaves[first] += sums[number]
                 sums[number] = np.add.accumulate(leaves[first:stop])[-1]

@@ -302,18 +302,24 @@ def test_row_has_one_answer_alone_and_in_blocks_of_any_size(task: str) -> None:
         assert_same_bits(scorer.score_rows(rows[:size]), together[:size])
 
 
+@pytest.mark.parametrize("integer_bytes", [2**24, 0])
 @pytest.mark.parametrize("chunk_bytes", [1, 8, 40, 100])
-def test_trees_cut_into_chunks_add_up_alike(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
+def test_trees_cut_into_chunks_add_up_alike(
+    monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, integer_bytes: int
+) -> None:
     table = make_table(300, 4)
     case = Case("multiclass", build_ensemble("multiclass"))
     expected = case.ask(fit_encoder("multiclass").transform(table))
     monkeypatch.setattr("models.tree_tables.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("models.tree_tables.INTEGER_BYTES", integer_bytes)
     scorer = Scorer(case.compiled)
     assert_same_bits(scorer.score_rows(list_rows(table)), expected)
     assert_same_bits(np.concatenate([scorer.score_row(row) for row in list_rows(table)]), expected)
 
 
-def test_trees_that_ask_nothing_answer_every_row() -> None:
+@pytest.mark.parametrize("integer_bytes", [2**24, 0])
+def test_trees_that_ask_nothing_answer_every_row(monkeypatch: pytest.MonkeyPatch, integer_bytes: int) -> None:
+    monkeypatch.setattr("models.tree_tables.INTEGER_BYTES", integer_bytes)
     X = fit_encoder("regression").transform(make_table(40, 2)) * 0.0
     trees = HistGradientBoostingRegressor(max_iter=3).fit(X, make_target("regression", make_table(40, 2)))
     case = Case("regression", trees)

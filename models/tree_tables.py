@@ -10,6 +10,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ MAX_LEAVES = 64
 SPAN_ROWS = 4096  # are searched for their answers at once, which takes long
 BLOCK_ROWS = 192  # are looked up at once: their words stay in the processor's cache
 CHUNK_BYTES = 2048  # of a row's words: more take one row faster, and need more memory
+N_BUCKETS, MAX_COMPARED = 4096, 3  # for the thresholds of a column, and how many of them in a bucket
 INTEGER_BYTES = 2**24  # of tables that are kept as integers too
 WORDS: dict[int, type[np.unsignedinteger]] = {64: np.uint64, 32: np.uint32, 16: np.uint16}
 ALL = np.uint64(2**64 - 1)
@@ -87,10 +89,53 @@ class _Question:
 
     def find(self, column: Floats) -> Places:
         """Return (n_rows,) which of its answers each value is, from 0."""
-        places = np.searchsorted(self.values, column)  # NaN comes after infinity
-        if self.is_coded:
-            places[self.values.take(places, mode="clip") != column] = len(self.values)
+        if not self.is_coded:
+            return self.edges.find(column)
+        places = np.searchsorted(self.values, column)
+        places[self.values.take(places, mode="clip") != column] = len(self.values)
         return places
+
+    @cached_property
+    def edges(self) -> "Edges":
+        """Its thresholds."""
+        return Edges(self.values)
+
+
+class Edges:
+    """Finds values among thresholds: buckets of one width say nearly where, in a fifth of the time of a search.
+
+    A larger value is never in a lower bucket, so the thresholds of lower buckets are below a value, and those of its
+    own are compared. Where too many thresholds lie in one bucket, each value is searched.
+
+    Parameters
+    ----------
+    values : (n_edges,) ascending, the last one infinity
+    """
+
+    def __init__(self, values: Floats) -> None:
+        finite = values[:-1]
+        self._values = values
+        self._low = finite[0] if len(finite) else 0.0
+        with np.errstate(over="ignore", divide="ignore"):
+            self._scale = N_BUCKETS / (finite[-1] - finite[0]) if len(finite) else 0.0
+        counts = np.bincount(self._choose_buckets(finite), minlength=N_BUCKETS + 1)
+        self._starts = np.cumsum(counts) - counts
+        self._n_compared = int(counts.max())
+
+    def find(self, column: Floats) -> Places:
+        """Return (n_rows,) how many thresholds are below each value, all and one more for NaN."""
+        if self._n_compared > MAX_COMPARED:
+            return np.searchsorted(self._values, column)  # NaN comes after infinity
+        places = self._starts.take(self._choose_buckets(column))
+        for _ in range(self._n_compared):
+            places += self._values.take(places) < column
+        places[np.isnan(column)] = len(self._values)
+        return places
+
+    def _choose_buckets(self, column: Floats) -> Places:
+        with np.errstate(over="ignore", invalid="ignore"):
+            buckets = (column - self._low) * self._scale
+        return np.fmin(np.fmax(buckets, 0), N_BUCKETS).astype(np.intp)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def server(finished_run: Path) -> Iterator[str]:
 
 
 def is_same(found: object, printed: object) -> bool:
-    """Return whether two answers agree. Another processor adds up otherwise, and so weighs the models a bit otherwise."""
+    """Return whether two answers agree: another processor adds up, and so weighs the models, a bit otherwise."""
     if isinstance(found, dict) and isinstance(printed, dict):
         return found.keys() == printed.keys() and all(
             name in CHANGES_EVERY_TIME or is_same(found[name], printed[name]) for name in found

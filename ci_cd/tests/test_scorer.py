@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, clean_environment
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import (
@@ -39,7 +39,7 @@ from models.estimators import build_estimator
 from models.packing import PackingError, read_packed, write_packed
 from models.raw_values import Coded
 from models.scorer import CompiledModel, NotCompilableError, Scorer, load_scorer
-from models.tree_tables import Forest, TreeTables, cut_rows
+from models.tree_tables import Edges, Forest, TreeTables, cut_rows
 
 TASKS = ("regression", "binary", "multiclass")
 KINDS = {
@@ -203,6 +203,21 @@ def test_forest_by_hand() -> None:
     tables = TreeTables(forest)
     assert tables.add_up(np.array([x, code])).ravel().tolist() == expected
     assert [tables.add_up_one(list(row)).item() for row in zip(x, code, strict=True)] == expected
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40, unique=True), st.floats(1, 1e300))
+@example([0.0, 5e-324, 1.0], 1.0)
+@example([-1.7e308, 0.0, 1.7e308], 1.0)
+@example([1.0, 1.0 + 2**-52, 1.0 + 2**-51, 1.0 + 2**-50, 1e9], 1.0)
+@example([0.0, 1e9 - 1e-7, 1e9 - 2e-7, 1e9], 1.0)
+@settings(deadline=None)
+def test_thresholds_are_found_as_by_a_search(finite: list[float], scale: float) -> None:
+    near = sorted({*finite, *(value / scale for value in finite)})
+    edges = np.array([*near, np.inf])
+    with np.errstate(over="ignore", under="ignore"):
+        around = [np.nextafter(edges, -np.inf), edges, np.nextafter(edges, np.inf)]
+    values = np.concatenate([*around, [-np.inf, -0.0, 0.0, np.nan]])
+    assert Edges(edges).find(values).tolist() == np.searchsorted(edges, values).tolist()
 
 
 @given(st.integers(1, 500), st.integers(1, 120), st.integers(0, 2**32 - 1))

@@ -5,6 +5,7 @@ Rows are put together from columns of texts: a dictionary for each row, or the c
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,24 +84,25 @@ def add_errors(some: Answers, errors: ErrorList) -> None:
 
 def list_answers_as_json(served: Served, some: Answers) -> list[str]:
     """Return for each row its answer, see `schemas.RowPrediction`; of a refused row something that is none."""
-    form = '{"index":%s,"prediction":%s,"prediction_id":"%s","warnings":%s'
     warnings = list(map(to_json, some.warnings.groups))
-    indexes = map(str, range(some.start, some.start + some.n_rows))
-    columns: list[Iterable[str]] = [indexes, list_predictions(served, some, to_json), list_ids(some)]
-    columns.append([warnings[code] for code in some.warnings.codes.tolist()])
+    parts: list[Iterable[str]] = [repeat('{"index":'), map(str, range(some.start, some.start + some.n_rows))]
+    parts += [repeat(',"prediction":'), list_predictions(served, some, to_json)]
+    parts += [repeat(',"prediction_id":"'), list_ids(some)]
+    parts += [repeat('","warnings":'), [warnings[code] for code in some.warnings.codes.tolist()]]
     if some.shares is not None:
-        names = (to_json(label).replace("%", "%%") for label in served.labels)
-        form += ',"probabilities":{' + ",".join(f"{name}:%s" for name in names) + "}"
-        columns += map(spell, some.shares.T)
+        lead = ',"probabilities":{'
+        for label, shares in zip(served.labels, some.shares.T, strict=True):
+            parts += [repeat(f"{lead}{to_json(label)}:"), spell(shares)]
+            lead = ","
+        parts.append(repeat("}"))
     if some.bounds is not None:
-        form += ',"interval":[%s,%s]'
-        columns += map(spell, some.bounds.T)
+        low, high = map(spell, some.bounds.T)
+        parts += [repeat(',"interval":['), low, repeat(","), high, repeat("]")]
     if some.members is not None:
         classes = served.model.manifest.classes or []
         sets = [to_json([classes[place] for place in places]) for places in some.members.groups]
-        form += ',"prediction_set":%s'
-        columns.append([sets[code] for code in some.members.codes.tolist()])
-    return list(map((form + "}").__mod__, zip(*columns, strict=True)))
+        parts += [repeat(',"prediction_set":'), [sets[code] for code in some.members.codes.tolist()]]
+    return list(map("".join, zip(*parts, repeat("}"), strict=False)))
 
 
 def list_predictions(served: Served, some: Answers, spell_label: Callable[[object], str]) -> list[str]:

@@ -64,6 +64,15 @@ class ApiError(Exception):
         self.errors = errors or ErrorList()
 
 
+def release_frames(err: BaseException) -> None:
+    """Let go of what the functions held that an exception went through: a body, a model.
+
+    Where one comes out of a thread, it holds the frame that waited, and that frame the exception. Both would stay until
+    the garbage collector looks at its oldest objects, which it does the more seldom the more a server has loaded.
+    """
+    err.__traceback__ = None
+
+
 def clean_name(name: str) -> str:
     """Return a name that is safe to show: short, and without characters that cannot be printed."""
     return "".join(char if char.isprintable() else "?" for char in name[:MAX_NAME])

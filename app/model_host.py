@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anyio.to_thread import run_sync
 
-from app.errors import ApiError
+from app.errors import ApiError, release_frames
 from app.metrics.counters import Metrics
 from app.rows.reader import RowReader
 from data_ingestion.handoff import PipelineError
@@ -124,11 +124,13 @@ class ModelHost:
             if self.refused != known:
                 self.metrics.count_load("refused")
                 logger.error("the model was refused, %s: %s", self._say_what_serves(), err)
+            release_frames(err)
         except Exception as err:  # whatever a model does when it is opened, the server stays up
             known, self.refused = self.refused, f"it cannot be opened ({type(err).__name__})."
             if self.refused != known:
                 self.metrics.count_load("refused")
                 logger.exception("the model cannot be opened, %s", self._say_what_serves())
+            release_frames(err)
 
     def _say_what_serves(self) -> str:
         return f"still serving {self.served.version}" if self.served else "serving none"

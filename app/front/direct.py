@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.batches.answering import Limits, answer_batch
 from app.batches.formats import MEDIA_TYPES, Forms, choose_forms
-from app.errors import BUG, NO_MEMORY, ApiError, build_refusal
+from app.errors import BUG, NO_MEMORY, ApiError, build_refusal, release_frames
 from app.front.body_limit import BATCH, check_length, choose_limit
 from app.metrics.counters import Metrics
 from app.model_host import ModelHost, Served
@@ -81,16 +81,19 @@ class DirectPredictions:
         """Answer a prediction, or refuse it."""
         try:
             reply: Response = await self.respond(scope, receive)
-        except ApiError as err:
-            reply = build_refusal(err, self.host.version)
         except ClientDisconnect:
             return
-        except MemoryError:
+        except ApiError as err:
+            reply = build_refusal(err, self.host.version)
+            release_frames(err)
+        except MemoryError as err:
             logger.error("there was no memory for a request of %s", scope["path"])
             reply = build_refusal(ApiError(503, NO_MEMORY, code="out_of_memory"), self.host.version)
-        except Exception:  # whatever it is, the client gets the one form of a refusal, and the log the traceback
+            release_frames(err)
+        except Exception as err:  # whatever it is, the client gets the one form of a refusal, and the log the traceback
             logger.exception("a prediction failed")
             reply = build_refusal(ApiError(500, BUG), self.host.version)
+            release_frames(err)
         await reply(scope, receive, send)
 
     async def respond(self, scope: Scope, receive: Receive) -> Reply:

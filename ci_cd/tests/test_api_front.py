@@ -1,11 +1,13 @@
 """What every request gets, whatever it asks for: an id, headers that protect browsers, a line in the log."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
 import re
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +79,22 @@ def test_every_answer_has_an_id_and_is_neither_guessed_at_nor_kept(
         assert answer.headers["cache-control"] == "no-store"
         assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]+", answer.headers["x-request-id"])
     assert answers[0].headers["x-request-id"] != answers[1].headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"[" * 50_000, b'{"rooms": "many"}'])
+def test_refusal_holds_nothing_until_the_garbage_collector_comes(folder: Path, path: str, body: bytes) -> None:
+    """Refused bodies and the model they were for would pile up: it comes seldom, and knows nothing of their size."""
+    with serve(folder) as client:
+        gc.disable()
+        try:
+            assert client.post(path, content=body, headers={"Content-Type": "application/json"}).is_client_error
+            host = client.app.state.host  # type: ignore[attr-defined]
+            replaced = weakref.ref(host.served)
+            host.served = None
+            assert replaced() is None
+        finally:
+            gc.enable()
 
 
 def test_pages_may_not_be_framed_and_run_no_script_but_their_own(client: TestClient) -> None:

@@ -17,6 +17,7 @@ Metric = Literal["rmse", "roc_auc", "log_loss"]
 METRICS: Mapping[Task, Metric] = {"regression": "rmse", "binary": "roc_auc", "multiclass": "log_loss"}
 GREATER_IS_BETTER: Mapping[Metric, bool] = {"rmse": False, "roc_auc": True, "log_loss": False}
 
+FEW_ROWS = 2_000  # below this, chance has a large part in which candidates are the best
 MIN_ROWS_EARLY_STOPPING = 1_000  # below this, a fold is too few rows to say when to stop
 MAX_ITERATIONS = 1_500
 MIN_ROWS_LARGE_TREES = 500  # of numbers to predict; classes say less and want small trees wherever rows are few
@@ -60,6 +61,7 @@ class Problem:
     watch : whether boosting watches the rows of its fold to stop early
     is_skewed : the target is positive and has a long tail
     strongest : the columns of numbers that matter most, for pairs; fewer than two make none
+    switches : the columns of two levels, 0 and 1, that matter most
     monotone : columns whose effect must not change its sign, as HistGradientBoosting takes it
     learning_rate : of boosting, higher where time or trees are short
     max_iterations : how often boosting may add trees, one for each class of many
@@ -77,6 +79,7 @@ class Problem:
     watch: bool
     is_skewed: bool = False
     strongest: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
     monotone: Mapping[str, int] = field(default_factory=dict)
     learning_rate: float = 0.05
     max_iterations: int = MAX_ITERATIONS
@@ -162,7 +165,7 @@ def list_known_good(problem: Problem) -> list[Candidate]:
     if problem.is_classification:
         found.append(boost("boosting, few leaves", **small, l2_regularization=10.0, max_features=0.3))
         if is_free:
-            found.append(Candidate("linear, free", "linear", {"C": 100.0}))
+            found += [Candidate(f"linear, {word}", "linear", {"C": C}) for word, C in _list_strengths(problem)]
     elif is_free:
         on_a_line = boost(
             "boosting on a line", base="line", pairs=differences, **(small if problem.has_small_trees else {})
@@ -179,6 +182,12 @@ def list_known_good(problem: Problem) -> list[Candidate]:
     if problem.extra_trees:
         found.append(Candidate("extra trees", "extra_trees"))
     return found
+
+
+def _list_strengths(problem: Problem) -> list[tuple[str, float]]:
+    """Return how freely else a line may follow the rows: few rows ask for this or that, of many it hardly matters."""
+    few = [("strict", 0.1), ("very free", 100.0)]
+    return [("free", 10.0), *(few if problem.n_rows < FEW_ROWS else [])]
 
 
 def define_space(problem: Problem) -> "dict[str, optuna.distributions.BaseDistribution]":

@@ -130,23 +130,12 @@ def _compile_steps(pipeline: Pipeline, columns: _Columns, parts: _Parts) -> Form
 def _add_pairs(pairs: PairFeatures, columns: _Columns, parts: _Parts) -> _Columns:
     """Return the columns with those that the pairs add."""
     _check_names(pairs, columns)
-    scales = dict(zip(pairs.columns, pairs.scales_.tolist(), strict=True))
     place = dict(zip(columns.names, columns.places, strict=True))
-    added = []
-    for name in pairs.get_feature_names_out()[len(columns.names) :]:
-        a, sign, b = _split_name(str(name), list(pairs.columns))
-        added.append(parts.place_pair((sign, place[a], place[b], scales[a], scales[b])))
+    added = [
+        parts.place_pair((sign, place[a], place[b], scale_a, scale_b))
+        for a, sign, b, scale_a, scale_b in pairs.list_pairs()
+    ]
     return _Columns(tuple(map(str, pairs.get_feature_names_out())), (*columns.places, *added))
-
-
-def _split_name(name: str, known: Sequence[str]) -> tuple[str, str, str]:
-    """Return the columns and the sign in the name of a pair, `pair__a - b`, whatever the columns are called."""
-    for a in known:
-        for b in known:
-            for sign in "-~+/*":
-                if name == f"pair__{a} {sign} {b}":
-                    return a, sign, b
-    raise NotCompilableError(f"the pair {name} is of columns that are not known")
 
 
 def _check_names(estimator: BaseEstimator, columns: _Columns) -> None:

@@ -31,7 +31,7 @@ from models.pairs import PairFeatures
 
 MAX_LINEAR_CELLS = 50_000_000  # of a linear model's table, 0.4 GB: it learns no more from further rows
 RAW_DATE_PARTS = re.compile(r"date__.*_(year|month|day|weekday|hour|minute)")
-SIGNS: Mapping[Pairs, str] = {"none": "", "differences": "-", "all": "~+/", "products": "*"}
+SIGNS: Mapping[Pairs, str] = {"none": "", "differences": "-", "all": "~+/", "products": "*?"}
 
 
 def build_estimator(candidate: Candidate, problem: Problem, iterations: int | None = None) -> BaseEstimator:
@@ -62,7 +62,7 @@ def _with_pairs(estimator: BaseEstimator, settings: Mapping[str, object], proble
     if not signs:
         return estimator
     steps = estimator.steps if isinstance(estimator, Pipeline) else [("estimator", estimator)]
-    pairs = PairFeatures(list(problem.strongest), list(signs)).set_output(transform="pandas")
+    pairs = PairFeatures(list(problem.strongest), list(signs), list(problem.switches)).set_output(transform="pandas")
     return Pipeline([("pairs", pairs), *steps])
 
 
@@ -81,7 +81,11 @@ def _build_linear(problem: Problem, C: float = 1.0) -> Pipeline:
 
 def count_linear_rows(problem: Problem) -> int:
     """Return from how many rows a linear model learns."""
-    width = len(problem.columns) + problem.n_codes + len(problem.strongest) ** 2
+    width = (
+        len(problem.columns)
+        + problem.n_codes
+        + len(problem.strongest) * (len(problem.strongest) + len(problem.switches))
+    )
     return max(MAX_LINEAR_CELLS // width, 1_000)
 
 

@@ -48,6 +48,9 @@ class Pairs:
     def _combine(self, a: Floats, b: Floats) -> Floats:
         if self.sign == "-":
             return a - b
+        if self.sign == "?":
+            a = a / np.array(self.scale_a)[:, np.newaxis]
+            return np.where(b == 1, a, np.where(b == 0, -a, 0.0))
         if self.sign == "/":
             ratios: Floats = np.clip(np.divide(a, b, out=np.zeros_like(a), where=b != 0), -LIMIT, LIMIT)
             return ratios
@@ -62,11 +65,17 @@ class Pairs:
         if self.sign == "/":
             return [min(max(values[a] / values[b], -LIMIT), LIMIT) if values[b] != 0 else 0.0 for a, b in places]
         scaled = zip(self.a, self.b, self.scale_a, self.scale_b, strict=True)
+        if self.sign == "?":
+            return [_switch(values[a] / scale_a, values[b]) for a, b, scale_a, _ in scaled]
         if self.sign == "~":
             return [values[a] / scale_a - values[b] / scale_b for a, b, scale_a, scale_b in scaled]
         if self.sign == "+":
             return [values[a] / scale_a + values[b] / scale_b for a, b, scale_a, scale_b in scaled]
         return [(values[a] / scale_a) * (values[b] / scale_b) for a, b, scale_a, scale_b in scaled]
+
+
+def _switch(value: float, code: float) -> float:
+    return value if code == 1 else -value if code == 0 else 0.0
 
 
 # Formulas

@@ -4,7 +4,7 @@ This module needs nothing else of the project, so that a saved model can travel 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 LIMIT = 1e30  # as in the contract: a ratio to almost nothing is no infinity
 
 Column = NDArray[np.float64]
+Pair = tuple[str, str, str, float, float]  # column, sign, column, and the standard deviation of each
 
 
 def _divide(a: Column, b: Column, scale_a: float, scale_b: float) -> Column:
@@ -29,7 +30,9 @@ _COMBINE: Mapping[str, Callable[[Column, Column, float, float], Column]] = {
     "+": lambda a, b, scale_a, scale_b: a / scale_a + b / scale_b,
     "/": _divide,
     "*": lambda a, b, scale_a, scale_b: (a / scale_a) * (b / scale_b),
+    "?": lambda a, b, scale_a, scale_b: np.where(b == 1, a / scale_a, np.where(b == 0, -a / scale_a, 0.0)),
 }
+_SWITCHED = "?"
 
 
 class PairFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -39,16 +42,20 @@ class PairFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     columns : the columns to pair, each with each
     signs : what to make of a pair: "-" the difference, "~" the difference of both in standard deviations, "+" their
-        sum in standard deviations, "/" the ratio (0 to nothing is 0), "*" the product in standard deviations
+        sum in standard deviations, "/" the ratio (0 to nothing is 0), "*" the product in standard deviations;
+        "?" pairs each of the columns with each switch instead: the column in standard deviations where the switch is
+        1, its negative where it is 0, and 0 elsewhere
+    switches : columns of codes, of which 0 and 1 are two levels, and others mean something else
 
     Attributes
     ----------
     scales_ : (n_columns,) the standard deviations of the columns, 1 where a column does not vary
     """
 
-    def __init__(self, columns: Sequence[str], signs: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str], signs: Sequence[str], switches: Sequence[str] = ()) -> None:
         self.columns = columns
         self.signs = signs
+        self.switches = switches
 
     def fit(self, X: pd.DataFrame, y: object = None) -> "PairFeatures":
         """Learn how far the columns scatter."""
@@ -61,20 +68,27 @@ class PairFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return (n_rows, n_features + n_pairs * n_signs), the new columns last."""
         check_is_fitted(self, "scales_")
-        values = {name: X[name].to_numpy(dtype=np.float64) for name in self.columns}
-        scales = dict(zip(self.columns, self.scales_.tolist(), strict=True))
+        values = {name: X[name].to_numpy(dtype=np.float64) for name in (*self.columns, *self.switches)}
         added = {
-            _name_pair(a, b, sign): _COMBINE[sign](values[a], values[b], scales[a], scales[b])
-            for sign in self.signs
-            for a, b in combinations(self.columns, 2)
+            _name_pair(a, sign, b): _COMBINE[sign](values[a], values[b], scale_a, scale_b)
+            for a, sign, b, scale_a, scale_b in self.list_pairs()
         }
         return pd.concat([X, pd.DataFrame(added, index=X.index)], axis=1)
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
         """Return the names of the columns of `transform`."""
-        pairs = [_name_pair(a, b, sign) for sign in self.signs for a, b in combinations(self.columns, 2)]
+        pairs = [_name_pair(a, sign, b) for a, sign, b, _, _ in self.list_pairs()]
         return np.asarray([*self.feature_names_in_, *pairs], dtype=object)
 
+    def list_pairs(self) -> list[Pair]:
+        """Return the pairs in the order of their new columns; a switch is taken as it is."""
+        scales = dict(zip(self.columns, self.scales_.tolist(), strict=True)) | dict.fromkeys(self.switches, 1.0)
+        return [
+            (a, sign, b, scales[a], scales[b])
+            for sign in self.signs
+            for a, b in (product(self.columns, self.switches) if sign == _SWITCHED else combinations(self.columns, 2))
+        ]
 
-def _name_pair(a: str, b: str, sign: str) -> str:
+
+def _name_pair(a: str, sign: str, b: str) -> str:
     return f"pair__{a} {sign} {b}"

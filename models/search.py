@@ -34,6 +34,7 @@ PROBE_ROWS, PROBE_ITERATIONS = 20_000, 60
 JUDGED_VALUES = 120_000  # of the rows that are shuffled to find the strongest columns, all columns together
 MIN_DISTINCT = 10  # values of a column that is worth pairing
 N_STRONGEST = 6
+N_SWITCHES = 3
 USUAL_RATE = 0.05  # of learning, where time and trees allow it
 USUAL_ITERATIONS = 500  # that boosting takes at this rate
 LARGE_ITERATIONS = 1_000  # that it takes on a table so large that time is short
@@ -113,9 +114,14 @@ def prepare_search(problem: Problem, table: FoldTable, plan: Plan, n_workers: in
         started = time.monotonic()
         probe.fit(X, y)
         seconds = (time.monotonic() - started) / (PROBE_ITERATIONS * len(y))  # a row and iteration
-        strongest = find_strongest(probe, X, y, problem)
+        ranked = rank_columns(probe, X, y, problem)
+    problem = replace(
+        problem,
+        strongest=tuple(name for name in ranked if is_worth_pairing(X[name]))[:N_STRONGEST],
+        switches=tuple(name for name in ranked if is_switch(X[name]))[:N_SWITCHES],
+    )
     usual = USUAL_ITERATIONS if problem.watch else FEW_ROWS_ITERATIONS
-    problem = allow_rounds(replace(problem, strongest=strongest), plan.max_trees // problem.trees_a_round, usual)
+    problem = allow_rounds(problem, plan.max_trees // problem.trees_a_round, usual)
     if plan.deadline is None:
         return problem, plan
     n_fit = [len(fit) for fit, _ in table.folds]
@@ -141,8 +147,8 @@ def allow_rounds(problem: Problem, most: int, usual: int) -> Problem:
     return replace(problem, max_iterations=most, learning_rate=rate)
 
 
-def find_strongest(probe: object, X: pd.DataFrame, y: np.ndarray, problem: Problem) -> tuple[str, ...]:
-    """Return the columns of numbers whose shuffling costs a fitted estimator most, the strongest first.
+def rank_columns(probe: object, X: pd.DataFrame, y: np.ndarray, problem: Problem) -> list[str]:
+    """Return the columns whose shuffling costs a fitted estimator something, the strongest first.
 
     Parameters
     ----------
@@ -150,23 +156,35 @@ def find_strongest(probe: object, X: pd.DataFrame, y: np.ndarray, problem: Probl
     X, y : rows, not more than it takes
     problem : columns with a monotone effect are left out, because a difference would blur the sign
     """
-    numbers = [
-        name
-        for name in X.columns
-        if name.startswith(("number__", "mean__", "date__"))
-        and "missingindicator_" not in name
-        and not name.endswith(("_sin", "_cos"))
-        and name not in problem.monotone
-        and X[name].nunique() >= MIN_DISTINCT
-    ]
     n_rows = min(max(JUDGED_VALUES // max(X.shape[1], 1), 500), len(X))
     scoring = "neg_log_loss" if problem.is_classification else "neg_root_mean_squared_error"
     found = permutation_importance(
         probe, X.iloc[:n_rows], y[:n_rows], scoring=scoring, n_repeats=1, random_state=problem.seed
     )
     importance = dict(zip(X.columns, found.importances_mean, strict=True))
-    ranked = sorted(numbers, key=lambda name: -importance[name])
-    return tuple(name for name in ranked[:N_STRONGEST] if importance[name] > 0)
+    ranked = sorted(importance, key=lambda name: -importance[name])
+    return [name for name in ranked if importance[name] > 0 and name not in problem.monotone]
+
+
+def is_worth_pairing(column: pd.Series) -> bool:
+    """Return whether an encoded column holds numbers, and more than a few."""
+    name = str(column.name)
+    return (
+        name.startswith(("number__", "mean__", "date__"))
+        and "missingindicator_" not in name
+        and not name.endswith(("_sin", "_cos"))
+        and column.nunique() >= MIN_DISTINCT
+    )
+
+
+def is_switch(column: pd.Series) -> bool:
+    """Return whether an encoded column has two levels, beside the codes below 0 for rare, new and missing ones."""
+    name = str(column.name)
+    if name.startswith("category__"):
+        column = column[column >= 0]
+    elif not name.startswith("number__") or "missingindicator_" in name:
+        return False
+    return set(column.unique()) == {0, 1}
 
 
 def search(

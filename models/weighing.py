@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import GREATER_IS_BETTER, Metric
+from models.candidates import FEW_ROWS, GREATER_IS_BETTER, Metric
 from models.ensemble import average
 from models.selection import MIN_GAIN, Choice, Limits, Trial, to_error
 
 ROUNDS = 25  # of the greedy selection: weights are multiples of 1/25
 MAX_MEMBERS = 12  # of the best candidates, those that the selection looks at
 PATIENCE = 6  # rounds without a gain that end the selection
-FEW_ROWS = 2_000  # below this, chance has a large part in which candidates are the best
 BAGS = 20
 SURE = 2.0  # standard errors by which several have to be worse than one to be left
 MIN_WEIGHT = 0.05  # of a member out of the bags, to be worth its time

@@ -42,6 +42,16 @@ def test_pairs_are_worked_out_by_hand() -> None:
     assert made["pair__a * b"].tolist() == [2, 0]
 
 
+def test_switch_gives_each_of_its_two_levels_a_slope_of_its_own() -> None:
+    X = pd.DataFrame({"a": [1.0, 3.0, 3.0, 1.0], "b": [4.0, 0.0, 0.0, 4.0], "s": [1.0, 0.0, -2.0, 2.0]})
+    pairs = PairFeatures(["a", "b"], ["*", "?"], ["s"]).fit(X)  # standard deviations: 1 and 2
+    made = pairs.transform(X)
+    assert list(made.columns) == list(pairs.get_feature_names_out())
+    assert list(made.columns[3:]) == ["pair__a * b", "pair__a ? s", "pair__b ? s"]
+    assert made["pair__a ? s"].tolist() == [1, -3, 0, 0]
+    assert made["pair__b ? s"].tolist() == [2, 0, 0, 0]
+
+
 def test_column_that_does_not_vary_is_paired_as_it_is() -> None:
     X = pd.DataFrame({"a": [5.0, 5.0], "b": [1.0, 3.0]})
     assert PairFeatures(["a", "b"], ["~"]).fit(X).transform(X)["pair__a ~ b"].tolist() == [4, 2]

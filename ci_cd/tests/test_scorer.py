@@ -265,7 +265,7 @@ def pose_problem(task: str) -> tuple[pd.DataFrame, pd.Series, Problem]:
     table = make_table(300, 0)
     X, y = fit_encoder(task).transform(table), make_target(task, table)
     strongest = ("number__gaps", "number__wide", "number__count")
-    return X, y, describe_problem(task, X, y, 0, strongest=strongest)
+    return X, y, describe_problem(task, X, y, 0, strongest=strongest, switches=("number__yes",))
 
 
 @cache

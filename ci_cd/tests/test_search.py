@@ -17,13 +17,13 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import TargetEncoder
 from small_runs import assert_refused, build_columns, edit_schema, run_stages, write_csv
 
-from models.candidates import Candidate, Problem, define_space, describe_problem, list_known_good
+from models.candidates import FEW_ROWS, Candidate, Problem, define_space, describe_problem, list_known_good
 from models.fold_encoding import encode_folds
 from models.fold_work import FoldTable, fit_fold, rank_auc
 from models.folds import FoldRequest, build_folds
-from models.search import Plan, Search, plan_trials, prepare_search, search
+from models.search import Plan, Search, is_switch, plan_trials, prepare_search, search
 from models.selection import Limits, Trial, choose_single, rank_trials
-from models.weighing import FEW_ROWS, choose_ensemble
+from models.weighing import choose_ensemble
 from models.workers import Workers
 
 TRAINING = ("load", "preprocess", "train")
@@ -70,6 +70,22 @@ def test_search_goes_on_from_what_is_known_to_be_good() -> None:
     assert {"linear", "boosting", "boosting with pairs", "boosting on a line"} <= {c.name for c in known}
     assert tried[-1].name.startswith("boosting ")
     assert set(problem.strongest) == {"number__a", "number__b", "number__c"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("category__sex", [0, 1, 1, -2], True),  # -2: missing
+        ("category__sex", [0, 1, 2, -2], False),
+        ("category__sex", [0, 0, -2], False),
+        ("number__sold", [0, 1, 1], True),
+        ("number__sold", [0, 1, -2], False),
+        ("number__missingindicator_sold", [0, 1, 1], False),
+        ("mean__place", [0, 1, 1], False),
+    ],
+)
+def test_switch_is_what_has_two_levels(name: str, values: list[float], expected: bool) -> None:
+    assert is_switch(pd.Series(values, name=name, dtype="float64")) is expected
 
 
 def test_ctrl_c_keeps_what_is_finished() -> None:

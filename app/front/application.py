@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import ApiError, build_refusal
+from app.front.accepting import Acceptor
 from app.front.access_log import AccessLog, RequestIds
 from app.front.direct import PREDICT, DirectPredictions
 from app.front.overload import (
@@ -172,6 +173,7 @@ class Front:
         server = find_server()
         jobs: list[Coroutine[None, None, None]] = [self.keys.watch()]
         if server is not None:
+            self.admission.acceptor = self.shutdown.acceptor = Acceptor(server)
             limits = self.settings.read_timeout_s, self.settings.write_timeout_s
             jobs.append(SlowClients(server, *limits, self.encode_too_slow).watch())
         tasks = [asyncio.create_task(job) for job in jobs]

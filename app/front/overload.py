@@ -13,17 +13,18 @@ from functools import lru_cache
 from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import ApiError, build_refusal
+from app.front.accepting import Acceptor
 
+FEW = 4  # light rows in one round of the event loop, which then is short
 LIGHT_DIGITS = 4  # of the Content-Length of a body that is surely light
 WAITING_EACH = 8  # batches that may wait for each that runs
 BODIES_KEPT = 4  # longest bodies that may be in memory at once
 BURST, BURST_S = 8, 0.1  # how many times as much is taken on for so long
 CALM_S = 2.0  # after which a burst may come again
-LIGHT_EACH_S, HEAVY_EACH_S = (
-    500,
-    50,
-)  # refusals a second for each second that Retry-After says more; a batch is read past
+LIGHT_EACH_S = 500  # refusals a second for each second that Retry-After says more
+HEAVY_EACH_S = 50  # the same of batches, which are read past
 MAX_RETRY_S = 10
+KEPT_OPEN_S = 5  # uvicorn closes a connection without a request; who came back just then would find it closing
 MAX_KNOWN = 20_000  # clients that were refused
 MAX_HELD = 500  # clients that are kept waiting; each may have sent some 100 kB that nobody reads
 
@@ -49,6 +50,7 @@ class Admission:
         self._room = BURST * max_pending  # for them
         self._over_since: float | None = None  # when rounds became too long
         self._over_until = 0.0  # when the last one was
+        self.acceptor: Acceptor | None = None  # of the server, once it runs
 
     def has_room_for_light(self) -> bool:
         """Count a light row in this round of the event loop, and return whether there is room for it."""
@@ -61,6 +63,8 @@ class Admission:
     def _end_round(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin another round, with less room when there was too much in all rounds of a while, until that is over."""
         asked, self._asked = self._asked, 0
+        if asked > FEW and self.acceptor is not None:
+            self.acceptor.accept(asked)
         if asked > self.max_pending:
             self._over_until = loop.time()
             self._over_since = self._over_since or self._over_until
@@ -183,7 +187,8 @@ class Refused:
             self._last = self._count if second == self._second + 1 else 0
             self._second, self._count = second, 0
         self._count += 1
-        return min(1 + max(self._count, self._last) // self.each_s, MAX_RETRY_S)
+        retry_s = min(1 + max(self._count, self._last) // self.each_s, MAX_RETRY_S)
+        return retry_s if retry_s < KEPT_OPEN_S else max(retry_s, KEPT_OPEN_S + 2)
 
 
 @lru_cache(maxsize=4)

@@ -166,6 +166,7 @@ def list_servers() -> list[Server]:
     return [
         Server("bare", "bare uvicorn", "bound", None, build_uvicorn("bare:app"), OURS_SINGLE, OURS_MANY),
         Server("ours", "ours", "ours", None, ours, OURS_SINGLE, OURS_MANY),
+        Server("ours-two", "ours, two workers", "ours", None, ours, OURS_SINGLE, OURS_MANY, {"WEB_CONCURRENCY": "2"}),
         Server("ours-pickle", "ours, from the pickle", "ours", None, ours, OURS_SINGLE, OURS_MANY),
         Server("mlflow", "MLflow", "peer", "api", build_mlflow("pipeline"), MLFLOW, MLFLOW),
         Server("bentoml", "BentoML", "peer", "api", build_bento, BENTO, BENTO),

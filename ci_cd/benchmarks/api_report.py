@@ -21,7 +21,8 @@ otherwise is out. A load with any status of 400 and more, broken connection or r
 
 - **bare uvicorn** answers a constant and reads nothing: the bound for whatever runs on it. It and ours run without
   uvicorn's access log.
-- **ours** is `uvicorn app.main:app`; *from the pickle*: the same where the model could not be compiled.
+- **ours** is `uvicorn app.main:app`; *from the pickle*: the same where the model could not be compiled;
+  *two workers*: with `WEB_CONCURRENCY=2`, on the two cores where wrk runs too.
 - **MLflow** is `mlflow models serve` of a model without a signature, whose check takes time; **MLServer** is its
   runtime for scikit-learn; **BentoML**, **LitServe** and **FastAPI** call `pipeline.predict` on a table made of the
   rows (`api_servers/`). *Its batching*: requests that come close together are answered together. *Our scorer*:

@@ -7,6 +7,7 @@ with the operations that scikit-learn and the project's own estimators use, in t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ LINE_CELLS = 1_000_000  # of a line's table at a time
 
 Link = Literal["identity", "logit", "softmax"]
 Floats = NDArray[np.float64]
+_NO_PLACES, _NO_VALUES = np.empty(0, dtype=np.intp), np.empty(0)
 
 
 # Pairs of columns
@@ -149,11 +151,17 @@ class Line:
 
     def compute(self, X: Floats, sums: Floats) -> Floats:
         """Return the answers; see the module."""
+        if X.shape[1] == 1:
+            return apply_link(self._single.score(X[:, 0]), self.link, by_columns=False)
         step = max(LINE_CELLS // max(self.coefs.shape[1], 1), 1)
         scores = np.empty((X.shape[1], len(self.coefs)))
         for start in range(0, len(scores), step):
             self._score(X[:, start : start + step], scores[start : start + step])
         return apply_link(scores, self.link, by_columns=False)
+
+    @cached_property
+    def _single(self) -> "_SingleRow":
+        return _SingleRow(self)
 
     def _score(self, X: Floats, scores: Floats) -> None:
         table = np.empty((len(scores), self.coefs.shape[1]))
@@ -164,6 +172,37 @@ class Line:
         for number, coef in enumerate(self.coefs):
             scores[:, number] = np.add.reduce(table * coef, axis=1)
         scores += self.intercepts
+
+
+class _SingleRow:
+    """A line for one row at a time, in a fifth of the time: all parts of a kind are filled in together."""
+
+    def __init__(self, line: Line) -> None:
+        self._coefs = np.ascontiguousarray(line.coefs)  # or a sum would be added up in another order
+        self._intercepts = line.intercepts
+        starts = np.cumsum([0, *(part.width for part in line.parts)]).tolist()
+        parts = list(zip(line.parts, starts, strict=False))
+        scaled = [(part, start) for part, start in parts if isinstance(part, Scaled)]
+        self._places = np.concatenate([_NO_PLACES, *(np.arange(start, start + part.width) for part, start in scaled)])
+        self._columns = np.concatenate([_NO_PLACES, *(part.columns for part, _ in scaled)])
+        self._means = np.concatenate([_NO_VALUES, *(part.means for part, _ in scaled)])
+        self._scales = np.concatenate([_NO_VALUES, *(part.scales for part, _ in scaled)])
+        self._codes = [
+            (part.column, {code: place for place, code in enumerate(part.codes.tolist(), start)})
+            for part, start in parts
+            if isinstance(part, OneHot)
+        ]
+
+    def score(self, values: Floats) -> Floats:
+        """Return (1, n_sums), the same bits as `Line._score`, for (n_columns,) of one row."""
+        table = np.zeros(self._coefs.shape[1])
+        table[self._places] = (values.take(self._columns) - self._means) / self._scales
+        for column, places in self._codes:
+            place = places.get(values.item(column))
+            if place is not None:
+                table[place] = 1.0
+        scores: Floats = np.add.reduce(table * self._coefs, axis=1) + self._intercepts
+        return scores[np.newaxis]
 
 
 @dataclass(frozen=True)

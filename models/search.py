@@ -128,7 +128,8 @@ def prepare_search(problem: Problem, table: FoldTable, plan: Plan, n_workers: in
     iteration_s = seconds * float(np.mean(n_fit)) * (CACHE_FACTOR if max(n_fit) > 2 * PROBE_ROWS else 1)
     a_candidate = iteration_s * len(n_fit) / min(n_workers, len(n_fit))
     affordable = FIT_SHARE * plan.time_left / a_candidate
-    problem = allow_rounds(problem, int(2 * affordable), 2 * LARGE_ITERATIONS)  # half of them is what most take
+    usual = LARGE_ITERATIONS if problem.watch else FEW_ROWS_ITERATIONS
+    problem = allow_rounds(problem, int(2 * affordable), 2 * usual)  # half of them is what most take
     needed = min(USUAL_ITERATIONS * USUAL_RATE / problem.learning_rate, problem.max_iterations)
     return problem, replace(plan, fit_s=iteration_s * needed)
 
@@ -141,10 +142,9 @@ def allow_rounds(problem: Problem, most: int, usual: int) -> Problem:
     most : rounds
     usual : rounds that are enough at the usual rate
     """
-    most = max(min(most, problem.max_iterations), 1)
-    needed = USUAL_RATE * usual / most
+    needed = USUAL_RATE * usual / max(most, 1)
     rate = min(max(problem.learning_rate, needed), max(problem.learning_rate, MAX_LEARNING_RATE))
-    return replace(problem, max_iterations=most, learning_rate=rate)
+    return replace(problem, max_iterations=max(min(most, problem.max_iterations), 1), learning_rate=rate)
 
 
 def rank_columns(probe: object, X: pd.DataFrame, y: np.ndarray, problem: Problem) -> list[str]:

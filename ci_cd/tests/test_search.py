@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -70,6 +72,14 @@ def test_search_goes_on_from_what_is_known_to_be_good() -> None:
     assert {"linear", "boosting", "boosting with pairs", "boosting on a line"} <= {c.name for c in known}
     assert tried[-1].name.startswith("boosting ")
     assert set(problem.strongest) == {"number__a", "number__b", "number__c"}
+
+
+def test_time_enough_changes_nothing() -> None:
+    """Time and trees that are short make boosting learn faster; more of them than it may take do not."""
+    table, problem = make_table()
+    trials = Plan(max_trials=7, deadline=None, max_trees=3000)
+    hour = replace(trials, deadline=time.monotonic() + 3600)
+    assert prepare_search(problem, table, hour, 1)[0] == prepare_search(problem, table, trials, 1)[0]
 
 
 @pytest.mark.parametrize(

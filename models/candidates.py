@@ -165,7 +165,7 @@ def list_known_good(problem: Problem) -> list[Candidate]:
     if problem.is_classification:
         found.append(boost("boosting, few leaves", **small, l2_regularization=10.0, max_features=0.3))
         if is_free:
-            found += [Candidate(f"linear, {word}", "linear", {"C": C}) for word, C in _list_strengths(problem)]
+            found.append(Candidate("linear, free", "linear", {"C": 10.0}))
     elif is_free:
         on_a_line = boost(
             "boosting on a line", base="line", pairs=differences, **(small if problem.has_small_trees else {})
@@ -179,15 +179,12 @@ def list_known_good(problem: Problem) -> list[Candidate]:
         found.append(boost("boosting on a log scale", base="log", pairs=differences))
     if is_free and has_pairs:
         found.append(Candidate("linear with products", "linear", {"pairs": "products"}))
+    if is_free and problem.is_classification and problem.n_rows < FEW_ROWS:  # of many it hardly matters
+        found.append(Candidate("linear, strict", "linear", {"C": 0.1}))
+        found.append(Candidate("linear, very free", "linear", {"C": 100.0}))
     if problem.extra_trees:
         found.append(Candidate("extra trees", "extra_trees"))
     return found
-
-
-def _list_strengths(problem: Problem) -> list[tuple[str, float]]:
-    """Return how freely else a line may follow the rows: few rows ask for this or that, of many it hardly matters."""
-    few = [("strict", 0.1), ("very free", 100.0)]
-    return [("free", 10.0), *(few if problem.n_rows < FEW_ROWS else [])]
 
 
 def define_space(problem: Problem) -> "dict[str, optuna.distributions.BaseDistribution]":

@@ -52,6 +52,8 @@ class PairFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     scales_ : (n_columns,) the standard deviations of the columns, 1 where a column does not vary
     """
 
+    switches: Sequence[str] = ()  # of what was saved before there were any
+
     def __init__(self, columns: Sequence[str], signs: Sequence[str], switches: Sequence[str] = ()) -> None:
         self.columns = columns
         self.signs = signs

@@ -5,9 +5,9 @@ in the queue before: a second and more when some hundred come together.
 """
 
 import asyncio
-import os
 import socket
 from contextlib import suppress
+from contextvars import Context
 
 from uvicorn import Server
 
@@ -22,43 +22,36 @@ class Acceptor:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._listeners: list[socket.socket] | None = None
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, most: int) -> None:
-        """Take so many connections at most from each queue; none when the server is about to stop."""
-        if self.server.should_exit:
-            self.close()
-            return
-        if self._listeners is None:
-            self._listeners = self._find_listeners()
-        for listener in self._listeners:
-            with suppress(OSError):  # nobody waits, or no more files can be opened, for which uvloop has its ways
-                for _ in range(most):
-                    self._connect(listener.accept()[0])
-
-    def close(self) -> None:
-        """Take no more: the queues are closed when nobody else has them open."""
-        for listener in self._listeners or ():
-            listener.close()
-        self._listeners = []
-
-    def _find_listeners(self) -> list[socket.socket]:
-        """Return the sockets that clients connect to, which the event loop may close while these stay open."""
-        loop, config = asyncio.get_running_loop(), self.server.config
-        if not type(loop).__module__.startswith("uvloop") or config.is_ssl:  # asyncio takes all of them at once
-            return []
-        listeners = [socket.socket(fileno=os.dup(each.fileno())) for one in self.server.servers for each in one.sockets]
-        for listener in listeners:
-            listener.setblocking(False)
-        return listeners
-
-    def _connect(self, connection: socket.socket) -> None:
+        """Take so many connections at most from each queue that is open; to be called from the event loop."""
         loop = asyncio.get_running_loop()
-        connection.setblocking(False)
-        task: asyncio.Task[object] = loop.create_task(loop.connect_accepted_socket(self._build_protocol, connection))
+        if self.server.config.is_ssl or not type(loop).__module__.startswith(
+            "uvloop"
+        ):  # asyncio takes all of them at once
+            return
+        for one in self.server.servers:
+            for queue in one.sockets:  # none once the server is closed
+                listener = socket.socket(queue.family, queue.type, queue.proto, queue.fileno())
+                try:
+                    with suppress(
+                        OSError
+                    ):  # nobody waits, or no more files can be opened: uvloop has its ways for that
+                        for _ in range(most):
+                            self._take_on(listener.accept()[0])
+                finally:
+                    listener.detach()  # it belongs to the event loop
+
+    def _take_on(self, connection: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect(connection), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        with suppress(OSError):  # the client has gone already
+            await asyncio.get_running_loop().connect_accepted_socket(self._build_protocol, connection)
 
     def _build_protocol(self) -> asyncio.Protocol:
         """Return what uvicorn's own `Server.startup` has for a connection."""

@@ -173,7 +173,7 @@ class Front:
         server = find_server()
         jobs: list[Coroutine[None, None, None]] = [self.keys.watch()]
         if server is not None:
-            self.admission.acceptor = self.shutdown.acceptor = Acceptor(server)
+            self.admission.acceptor = Acceptor(server)
             limits = self.settings.read_timeout_s, self.settings.write_timeout_s
             jobs.append(SlowClients(server, *limits, self.encode_too_slow).watch())
         tasks = [asyncio.create_task(job) for job in jobs]

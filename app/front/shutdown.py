@@ -16,8 +16,6 @@ from types import FrameType
 
 from uvicorn import Server
 
-from app.front.accepting import Acceptor
-
 logger = logging.getLogger(__name__)
 
 ARRIVAL_S = 0.25  # for requests on connections that are open already
@@ -34,7 +32,6 @@ class Shutdown:
     def __init__(self, delay_s: float) -> None:
         self.delay_s = delay_s
         self.is_stopping = False
-        self.acceptor: Acceptor | None = None
 
     @contextmanager
     def handle_signals(self, server: Server | None) -> Iterator[None]:
@@ -68,8 +65,6 @@ class Shutdown:
     def _close(self, server: Server) -> None:
         for listener in server.servers:
             listener.close()
-        if self.acceptor is not None:
-            self.acceptor.close()
         asyncio.get_running_loop().call_later(ARRIVAL_S, self._exit, server)
 
     def _exit(self, server: Server) -> None:

@@ -184,8 +184,8 @@ def test_connections_that_come_at_once_are_taken_on_at_once(folder: Path) -> Non
             for client in clients:
                 client.close()
             server.should_exit = True
-            acceptor.accept(20)
             await serving
+        acceptor.accept(20)
         with pytest.raises(ConnectionRefusedError):  # nothing holds the queue open
             socket.create_connection(address)
         return answers

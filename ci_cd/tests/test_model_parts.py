@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, matthews_corrcoef
@@ -50,6 +51,14 @@ def test_switch_gives_each_of_its_two_levels_a_slope_of_its_own() -> None:
     assert list(made.columns[3:]) == ["pair__a * b", "pair__a ? s", "pair__b ? s"]
     assert made["pair__a ? s"].tolist() == [1, -3, 0, 0]
     assert made["pair__b ? s"].tolist() == [2, 0, 0, 0]
+
+
+def test_pairs_that_were_saved_before_there_were_switches_still_answer() -> None:
+    X = pd.DataFrame({"a": [1.0, 3.0], "b": [4.0, 0.0]})
+    pairs = PairFeatures(["a", "b"], ["-"]).fit(X)
+    del pairs.__dict__["switches"]
+    assert pairs.transform(X)["pair__a - b"].tolist() == [-3, 3]
+    assert clone(pairs).get_params() == {"columns": ["a", "b"], "signs": ["-"], "switches": ()}
 
 
 def test_column_that_does_not_vary_is_paired_as_it_is() -> None:

@@ -116,7 +116,10 @@ def complete_contract(
         columns[name] = describe_column(name, guess.column, profile, name == target) if is_open else guess.column
         if guess.remark and name != target:
             remarks.setdefault(guess.remark, []).append(name)
-    notes = [f"column {join_names(names)}: {remark}" for remark, names in remarks.items()]
+    notes = [
+        f"{'column' if len(names) == 1 else 'columns'} {join_names(names)}: {remark}"
+        for remark, names in remarks.items()
+    ]
     try:
         found = decide_task(columns[target], profile, target, task)
     except ValueError as err:

@@ -411,12 +411,18 @@ def test_signature_has_the_types_that_pandas_reads(column: Column, name: str) ->
     assert run_logging.name_type(column) == name
 
 
-def test_challenger_follows_the_saved_model_back_to_an_earlier_version(tracked_copy: Path, run_stage: RunStage) -> None:
+def test_challenger_follows_the_saved_model_back_to_an_earlier_version(
+    tracked_copy: Path, tmp_path: Path, run_stage: RunStage
+) -> None:
     first = read_metrics(tracked_copy)["model_version"]
-    for flags in (["--trials", 2, "--folds", 3], ["--trials", 12]):
-        assert run_stage("train", tracked_copy, *flags).returncode == 0
-        assert run_stage("evaluate", tracked_copy, "--resamples", 100).returncode == 0
-        assert track(tracked_copy) == 0
+    for name in ("models", "evaluation"):
+        shutil.copytree(tracked_copy / name, tmp_path / "first" / name)
+    assert run_stage("train", tracked_copy, "--trials", 2, "--folds", 3).returncode == 0
+    assert run_stage("evaluate", tracked_copy, "--resamples", 100).returncode == 0
+    assert track(tracked_copy) == 0
+    assert read_metrics(tracked_copy)["model_version"] != first
+    shutil.copytree(tmp_path / "first", tracked_copy, dirs_exist_ok=True)
+    assert track(tracked_copy) == 0
     client = open_client(tracked_copy)
     assert client.get_model_version_by_alias("body_mass_g", "challenger").tags["model_version"] == first
     assert len(client.search_model_versions("name='body_mass_g'")) == 2

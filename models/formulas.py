@@ -175,7 +175,7 @@ class Line:
 
 
 class _SingleRow:
-    """A line for one row at a time, in a fifth of the time: all parts of a kind are filled in together."""
+    """A line for one row at a time, in about half of the time: all parts of a kind are filled in together."""
 
     def __init__(self, line: Line) -> None:
         self._coefs = np.ascontiguousarray(line.coefs)  # or a sum would be added up in another order

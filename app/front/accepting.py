@@ -25,19 +25,18 @@ class Acceptor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, most: int) -> None:
-        """Take so many connections at most from each queue that is open; to be called from the event loop."""
+        """Take so many connections at most from each queue that is open; to be called from the event loop.
+
+        Nothing is done under asyncio, which takes all of them at once, nor for TLS.
+        """
         loop = asyncio.get_running_loop()
-        if self.server.config.is_ssl or not type(loop).__module__.startswith(
-            "uvloop"
-        ):  # asyncio takes all of them at once
+        if self.server.config.is_ssl or not type(loop).__module__.startswith("uvloop"):
             return
         for one in self.server.servers:
             for queue in one.sockets:  # none once the server is closed
                 listener = socket.socket(queue.family, queue.type, queue.proto, queue.fileno())
                 try:
-                    with suppress(
-                        OSError
-                    ):  # nobody waits, or no more files can be opened: uvloop has its ways for that
+                    with suppress(OSError):  # nobody waits, or no more files can be opened, which uvloop can bear
                         for _ in range(most):
                             self._take_on(listener.accept()[0])
                 finally:

@@ -83,8 +83,11 @@ class RejectWriter:
 
 def read_fields(text: str, separator: str) -> list[str]:
     """Return the fields of one record."""
-    csv.field_size_limit(MAX_RECORD_BYTES)  # the module's own is 128 kB
-    return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    limit = csv.field_size_limit(MAX_RECORD_BYTES)  # the module's own is 128 kB, and counts for all who use it
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    finally:
+        csv.field_size_limit(limit)
 
 
 def order_fields(fields: list[str], header: Sequence[str], wanted: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from small_runs import assert_refused, snapshot
 
 from data_ingestion import csv_reader
+from data_ingestion.rejects import read_fields
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 HEADER = ["size", "color", "some", "price"]
@@ -159,3 +160,9 @@ def test_rows_of_another_file_may_be_added(call_stage: Call, root: Path, tmp_pat
 def test_rejected_rows_are_no_source(call_stage: Call, root: Path, rejected: Path) -> None:
     done = call_stage("load", root, "--source", rejected, "--target", "price", "--infer")
     assert_refused(done, "holds rejected rows", "--append data/rejected.csv")
+
+
+def test_long_field_is_read_and_leaves_other_readers_their_limit() -> None:
+    before = csv.field_size_limit()
+    assert read_fields("1," + "a" * 200_000, ",") == ["1", "a" * 200_000]
+    assert csv.field_size_limit() == before

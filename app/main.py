@@ -75,7 +75,7 @@ async def run_host(app: FastAPI) -> AsyncIterator[None]:
     configure_logging(app.state.settings.log_level)
     host: ModelHost = app.state.host
     app.state.metrics.start()
-    await host.reload()
+    await host.start()
     watcher = asyncio.create_task(host.watch())
     async with app.state.front.run():
         yield

@@ -20,6 +20,9 @@ from models.artifact import MANIFEST, PICKLE, SCORER, SavedModel, ScorerModel, l
 
 logger = logging.getLogger(__name__)
 
+EXCHANGE_S = 0.5  # in which a stage has renamed the files of a model into place, one after the other
+LOOKS = 10  # at the folder in this time
+
 Stamp = tuple[int, ...] | None  # what changes when a file is replaced; None when there is none
 
 
@@ -97,6 +100,19 @@ class ModelHost:
             reason = self.refused or ""
             raise ApiError(503, f"No model is loaded: {reason}" + ("" if "Run" in reason else " Run: make run"))
         return self.served
+
+    async def start(self) -> None:
+        """Load the model; where it is refused, see whether its files are just being exchanged, and load it then.
+
+        A worker that begins in such a moment has no earlier model to answer with.
+        """
+        await self.reload()
+        for _ in range(LOOKS):
+            if self.served is not None or not any(self._seen):
+                return
+            await asyncio.sleep(EXCHANGE_S / LOOKS)
+            if self.has_news():
+                await self.reload()
 
     async def watch(self) -> None:
         """Look at the folder for ever, and load what is new there."""

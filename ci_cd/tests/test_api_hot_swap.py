@@ -1,5 +1,6 @@
 """The real server while things change below it: models come, good and bad; a worker dies; files and memory run out."""
 
+import asyncio
 import http.client
 import os
 import re
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 from running_server import ROW, Running, ask, run_server, wait_until, write_light_model
 
+from app.metrics.counters import Metrics
+from app.model_host import ModelHost
 from models.artifact import MANIFEST, PICKLE, SCORER
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and limits of Linux")
@@ -107,6 +110,24 @@ def test_fifty_swaps_under_load_fail_no_request_and_mix_no_versions(tmp_path: Pa
     log = server.stderr.read_text(encoding="utf-8")
     assert "Traceback" not in log
     assert "the model was refused" in log
+
+
+def test_worker_that_begins_during_an_exchange_waits_for_its_end(tmp_path: Path) -> None:
+    make_versions(tmp_path / "versions", 2)
+    old, new = (tmp_path / "versions" / f"{number:012x}" for number in range(2))
+    (old / SCORER).write_bytes((new / SCORER).read_bytes())  # the manifest comes last
+    host = ModelHost(old, 60, Metrics())
+
+    async def end_exchange() -> None:
+        while host.refused is None or SCORER not in host.refused:
+            await asyncio.sleep(0.001)
+        put_model(new, old, is_bad=False)
+
+    async def begin() -> None:
+        await asyncio.gather(host.start(), end_exchange())
+
+    asyncio.run(begin())
+    assert host.version == f"{1:012x}"
 
 
 def list_workers(server: Running) -> set[int]:

@@ -19,7 +19,6 @@ from app.errors import ApiError, build_refusal
 from app.front.accepting import Acceptor
 from app.front.access_log import AccessLog, RequestIds
 from app.front.direct import PREDICT, DirectPredictions
-from app.front.eager import begin_rows_at_once
 from app.front.overload import (
     HEAVY_EACH_S,
     LIGHT_DIGITS,
@@ -174,7 +173,6 @@ class Front:
         server = find_server()
         jobs: list[Coroutine[None, None, None]] = [self.keys.watch()]
         if server is not None:
-            begin_rows_at_once(server.config)
             self.admission.acceptor = Acceptor(server)
             limits = self.settings.read_timeout_s, self.settings.write_timeout_s
             jobs.append(SlowClients(server, *limits, self.encode_too_slow).watch())

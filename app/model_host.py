@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from anyio.to_thread import run_sync
 
@@ -53,21 +54,22 @@ class Served:
         """The classes as JSON names, in the order of the probabilities."""
         return [str(label) for label in self.model.manifest.classes or []]
 
-    def describe_uncertainty(self, value: object, shares: Sequence[float] | None) -> dict[str, object]:
-        """Return the interval around an answer, or the classes that it may as well be; nothing where neither is known.
+    def add_uncertainty(self, answer: dict[str, Any], shares: Sequence[float] | None) -> None:
+        """Add the interval around a prediction, or the classes that it may as well be; nothing where neither is known.
 
         Parameters
         ----------
-        value : the answer
+        answer : with `prediction`; gets `interval` or `prediction_set`
         shares : the probabilities of a classification
         """
         uncertainty = self.model.manifest.uncertainty
         if uncertainty is None:
-            return {}
+            return
         if uncertainty.kind == "intervals":
-            return {"interval": uncertainty.bound(value)}  # type: ignore[arg-type]
-        classes = self.model.manifest.classes or []
-        return {"prediction_set": [classes[place] for place in uncertainty.find_members(shares or ())]}
+            answer["interval"] = uncertainty.bound(answer["prediction"])
+        else:
+            classes = self.model.manifest.classes or []
+            answer["prediction_set"] = [classes[place] for place in uncertainty.find_members(shares or ())]
 
 
 class ModelHost:

@@ -39,10 +39,8 @@ def predict_one(served: Served, value: object, metrics: Metrics) -> JsonAnswer:
 
 def answer_row(served: Served, row: Row, warnings: list[str]) -> JsonAnswer | None:
     """Return the answer for a good row; None where the model finds no finite number."""
-    predictions = served.model.predict([row])
-    value = predictions.values[0]
-    shares = None if predictions.probabilities is None else predictions.probabilities[0].tolist()
-    if not all(map(math.isfinite, (value,) if shares is None else shares)):
+    value, shares = served.model.predict_row(row)
+    if not (math.isfinite(value) if shares is None else all(map(math.isfinite, shares))):  # type: ignore[arg-type]
         return None
     answer: JsonAnswer = {
         "prediction": value,
@@ -52,7 +50,8 @@ def answer_row(served: Served, row: Row, warnings: list[str]) -> JsonAnswer | No
     }
     if shares is not None:
         answer["probabilities"] = dict(zip(served.labels, shares, strict=True))
-    return answer | served.describe_uncertainty(value, shares)
+    served.add_uncertainty(answer, shares)
+    return answer
 
 
 def to_json(value: object) -> bytes:

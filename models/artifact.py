@@ -131,6 +131,11 @@ class SavedModel:
         """Return the answers for raw rows; columns that are no features are passed over."""
         return predict_rows(self.pipeline, self.contract, rows)
 
+    def predict_row(self, row: Row) -> tuple[float | int | str, list[float] | None]:
+        """Return the answer for one row, and the probabilities of a classification."""
+        answers = self.predict([row])
+        return answers.values[0], None if answers.probabilities is None else answers.probabilities[0].tolist()
+
 
 @dataclass(frozen=True)
 class ScorerModel:
@@ -143,6 +148,13 @@ class ScorerModel:
     def predict(self, rows: Sequence[Row]) -> Predictions:
         """Return the answers for raw rows; columns that are no features are passed over."""
         return self._name_answers(self.scorer.score_rows(rows))
+
+    def predict_row(self, row: Row) -> tuple[float | int | str, list[float] | None]:
+        """Return the answer for one row, and the probabilities of a classification."""
+        answers = self.scorer.score_row(row)
+        if answers.ndim == 1:
+            return answers.item(), None
+        return self._name_answers(answers).values[0], answers[0].tolist()
 
     def predict_columns(self, columns: Mapping[str, Values | Coded], n_rows: int) -> Predictions:
         """Return the answers for raw columns, as `Scorer.score_columns` takes them."""

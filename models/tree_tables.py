@@ -231,7 +231,8 @@ class TreeTables:
             if q.is_coded
         ]
         is_small = self.size_bytes <= INTEGER_BYTES
-        self._singles = [_Integers(chunk) if is_small else chunk for chunk in self._chunks]
+        self._singles = [(_Integers(chunk) if is_small else chunk, chunk.bases, chunk.sums) for chunk in self._chunks]
+        self._begun = begin_sums(forest)
 
     @property
     def size_bytes(self) -> int:
@@ -269,12 +270,26 @@ class TreeTables:
         ]
         answers += [places.get(values[column], unknown) for column, places, unknown in self._codes]
         sums = self._baselines.tolist()
-        for chunk, single in zip(self._chunks, self._singles, strict=True):
-            leaves = self._leaves.take(single.find_one(answers) + chunk.bases)
-            for number, first, stop in chunk.sums:
-                leaves[first] += sums[number]
-                sums[number] = np.add.accumulate(leaves[first:stop])[-1]
+        begun = set()
+        for single, bases, parts in self._singles:
+            leaves = self._begun.take(single.find_one(answers) + bases)
+            for number, first, stop in parts:
+                if number in begun:
+                    leaves[first] += sums[number]
+                begun.add(number)
+                sums[number] = np.add.accumulate(leaves[first:stop]).item(-1)
         return np.array([sums])
+
+
+def begin_sums(forest: Forest) -> Floats:
+    """Return the leaves, with what a sum begins with added to those of its first tree."""
+    leaves = forest.leaves.copy()
+    stops = np.cumsum(forest.n_leaves, dtype=np.intp)
+    firsts = np.cumsum(forest.sizes, dtype=np.intp) - forest.sizes
+    for tree, size, baseline in zip(firsts.tolist(), forest.sizes, forest.baselines.tolist(), strict=True):
+        if size:
+            leaves[stops[tree] - forest.n_leaves[tree] : stops[tree]] += baseline
+    return leaves
 
 
 def find_lowest(words: Words) -> NDArray[np.uint8]:

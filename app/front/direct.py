@@ -161,14 +161,15 @@ async def read_content(receive: Receive, length: bytes, max_bytes: int) -> bytes
     """
     if length.isdigit():
         check_length(int(length), max_bytes)
-    chunks, received, is_more = [], 0, True
-    while is_more:
+    chunks: list[bytes] = []
+    received = 0
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        chunk = message.get("body", b"")
+        chunk: bytes = message.get("body", b"")
         received += len(chunk)
         check_length(received, max_bytes)
+        if not message.get("more_body", False):
+            return b"".join([*chunks, chunk]) if chunks else chunk
         chunks.append(chunk)
-        is_more = message.get("more_body", False)
-    return b"".join(chunks) if len(chunks) > 1 else chunks[0]

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, Future, wait
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -41,6 +41,7 @@ LARGE_ITERATIONS = 1_000  # that it takes on a table so large that time is short
 FIT_SHARE = 0.2  # of the budget, that the folds of one candidate may take
 CACHE_FACTOR = 1.5  # a row of many costs so much more time than one of the probe's
 MAX_LEARNING_RATE = 0.3
+LIKELY_MEMBERS = 6  # that are fitted once more
 FINISHING_S = 1.5  # seconds to choose, to judge golden rows and to write
 
 
@@ -222,6 +223,10 @@ def search(
     return done
 
 
+class _OutOfTimeError(Exception):
+    """There is no time to wait for the trials that are under way."""
+
+
 @dataclass
 class _Running:
     """A trial that has been begun: its folds, as far as they were begun, and where its estimator is kept."""
@@ -242,9 +247,20 @@ class _Race:
     done: Search
 
     def run(self) -> Iterator[Trial]:
+        """Yield the finished trials in their order; those that do not end in time are given up."""
+        running: deque[_Running] = deque()
+        try:
+            yield from self._run(running)
+        except _OutOfTimeError:
+            for trial in running:
+                if len(trial.folds) == len(self.table.folds) and all(future.done() for future in trial.folds):
+                    yield from self._finish(trial)
+                for future in trial.folds:
+                    future.cancel()  # what is being fitted is not waited for
+
+    def _run(self, running: deque[_Running]) -> Iterator[Trial]:
         """Yield the finished trials in their order, at most `AHEAD` further ones being under way."""
         proposals = self._propose_candidates()
-        running: deque[_Running] = deque()
         begun = 0
         while True:
             candidate = next(proposals) if self._is_time_for_more(begun, len(running)) else None
@@ -257,9 +273,8 @@ class _Race:
             for trial in list(running)[: -1 if candidate is not None else None]:
                 self._judge_first(trial)
             if candidate is None or len(running) > AHEAD:
-                finished = self._finish(running.popleft())
-                if finished is not None:
-                    yield finished
+                yield from self._finish(running[0])
+                running.popleft()
 
     def _fit(self, candidate: Candidate, fold: int, path: str | None = None) -> "Future[FoldResult]":
         return self.workers.fit_fold(candidate, self.problem, fold, path)
@@ -274,8 +289,27 @@ class _Race:
         slowest = max((trial.fit_s for trial in tried[-AHEAD - 3 :]), default=self.plan.fit_s)
         n_folds, n_workers = len(self.table.folds), self.workers.n_workers
         a_trial = slowest * n_folds / min(n_workers, n_folds * (1 + AHEAD))
-        refit = sum(trial.fit_s for trial in tried[-4:]) / n_workers if n_folds > 1 else 0.0
-        return self.plan.time_left > a_trial * (running + 1) + refit + FINISHING_S
+        return self.plan.time_left > a_trial * (running + 1) + self._estimate_rest()
+
+    def _wait(self, folds: "list[Future[FoldResult]]") -> None:
+        """Wait for folds, as long as there is time or nothing to keep yet.
+
+        Raises
+        ------
+        _OutOfTimeError : the time is needed for what follows
+        """
+        if self.plan.deadline is None or not self.done.has_model:
+            return
+        if wait(folds, max(self.plan.time_left - self._estimate_rest(), 0)).not_done:
+            raise _OutOfTimeError
+
+    def _estimate_rest(self) -> float:
+        """Return the seconds that it takes to fit the likely members once more, and to write them."""
+        if len(self.table.folds) == 1:  # without time they stay as they are
+            return FINISHING_S
+        likely = [trial for trial in rank_trials(self.done.trials, self.table.metric) if trial.answers is not None]
+        seconds = sum(trial.fit_s for trial in likely[:LIKELY_MEMBERS]) / self.workers.n_workers
+        return seconds * self._find_growth() ** 2 + FINISHING_S
 
     def _propose_candidates(self) -> Iterator[Candidate]:
         """Yield the dummy, what is known to be good, and then whatever Optuna makes of the finished trials."""
@@ -296,6 +330,7 @@ class _Race:
         """Wait for a trial's first fold, and begin the others unless it is out of the running."""
         if len(trial.folds) > 1 or len(self.table.folds) == 1:
             return
+        self._wait(trial.folds)
         if trial.folds[0].exception() is not None:  # raised or told by `_finish`
             return
         error = to_error(self.table.metric, trial.folds[0].result().score)
@@ -309,8 +344,9 @@ class _Race:
         errors = [to_error(self.table.metric, float(trial.scores[0])) for trial in self.done.trials]
         return min((error for error in errors if not np.isnan(error)), default=float("inf"))
 
-    def _finish(self, running: _Running) -> Trial | None:
-        """Wait for a trial's folds and return it, or None where the user's own estimator fails."""
+    def _finish(self, running: _Running) -> Iterator[Trial]:
+        """Wait for a trial's folds and yield it; nothing where the user's own estimator fails."""
+        self._wait(running.folds)
         try:
             results = [future.result() for future in running.folds]
         except Exception as err:
@@ -318,7 +354,7 @@ class _Race:
                 raise
             reason = " ".join(str(err).split())[:200]
             print(f"left out {running.candidate.name}: {type(err).__name__}: {reason}", file=sys.stderr)
-            return None
+            return
 
         def mean(name: str) -> float:
             return float(np.mean([getattr(result, name) for result in results]))
@@ -327,7 +363,7 @@ class _Race:
         growth = self._find_growth() if running.candidate.family == "boosting" and self.problem.watch else 1.0
         iterations = min(round(mean("iterations") * growth), self.problem.max_iterations)
         is_boosting = running.candidate.family == "boosting"
-        return Trial(
+        yield Trial(
             candidate=running.candidate,
             scores=np.array([result.score for result in results]),
             answers=np.concatenate([result.answers for result in results]) if is_whole else None,

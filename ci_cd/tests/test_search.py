@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from models.candidates import FEW_ROWS, Candidate, Problem, define_space, descri
 from models.fold_encoding import encode_folds
 from models.fold_work import FoldTable, fit_fold, rank_auc
 from models.folds import FoldRequest, build_folds
-from models.search import Plan, Search, is_switch, plan_trials, prepare_search, search
+from models.search import FINISHING_S, Plan, Search, is_switch, plan_trials, prepare_search, search
 from models.selection import Limits, Trial, choose_single, rank_trials
 from models.weighing import choose_ensemble
 from models.workers import Workers
@@ -122,6 +123,25 @@ def test_ctrl_c_before_anything_is_finished_ends_the_run() -> None:
 
     with Workers(table, 1) as workers, pytest.raises(KeyboardInterrupt):
         search(problem, table, Plan(100, None, 1000), workers, interrupt)
+
+
+def test_trial_that_does_not_end_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, problem = make_table()
+    with Workers(table, 1) as workers:
+        fit, endless = workers.fit_fold, []
+
+        def fit_few(*given: object) -> Future:
+            if given[0].name in ("dummy", "linear", "boosting"):
+                return fit(*given)
+            endless.append(Future())
+            return endless[-1]
+
+        monkeypatch.setattr(workers, "fit_fold", fit_few)
+        plan = Plan(100, time.monotonic() + FINISHING_S + 0.5, 1000)
+        done = search(problem, table, plan, workers, lambda _: None)
+    assert [trial.candidate.name for trial in done.trials] == ["dummy", "linear", "boosting"]
+    assert endless
+    assert all(future.cancelled() for future in endless)
 
 
 def test_candidate_far_behind_is_fitted_on_one_fold_only(monkeypatch: pytest.MonkeyPatch) -> None:

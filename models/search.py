@@ -41,7 +41,9 @@ LARGE_ITERATIONS = 1_000  # that it takes on a table so large that time is short
 FIT_SHARE = 0.2  # of the budget, that the folds of one candidate may take
 CACHE_FACTOR = 1.5  # a row of many costs so much more time than one of the probe's
 MAX_LEARNING_RATE = 0.3
+FIRST_TRIALS = 3  # the dummy, a line and boosting, for which there is always time
 LIKELY_MEMBERS = 6  # that are fitted once more
+RESTART_S = 2.0  # seconds that new workers take to start
 FINISHING_S = 1.5  # seconds to choose, to judge golden rows and to write
 
 
@@ -231,6 +233,7 @@ class _OutOfTimeError(Exception):
 class _Running:
     """A trial that has been begun: its folds, as far as they were begun, and where its estimator is kept."""
 
+    number: int
     candidate: Candidate
     folds: "list[Future[FoldResult]]"
     path: str | None
@@ -252,11 +255,12 @@ class _Race:
         try:
             yield from self._run(running)
         except _OutOfTimeError:
-            for trial in running:
-                if len(trial.folds) == len(self.table.folds) and all(future.done() for future in trial.folds):
-                    yield from self._finish(trial)
-                for future in trial.folds:
-                    future.cancel()  # what is being fitted is not waited for
+            ended = [trial for trial in running if trial.number < FIRST_TRIALS or self._is_over(trial)]
+            others = [future for trial in running if trial not in ended for future in trial.folds]
+            held = [future for future in others if not future.cancel()]
+            for trial in ended:
+                yield from self._finish(trial)
+            self._free_workers(held)
 
     def _run(self, running: deque[_Running]) -> Iterator[Trial]:
         """Yield the finished trials in their order, at most `AHEAD` further ones being under way."""
@@ -266,7 +270,7 @@ class _Race:
             candidate = next(proposals) if self._is_time_for_more(begun, len(running)) else None
             if candidate is not None:
                 path = self.workers.name_file(begun) if len(self.table.folds) == 1 else None
-                running.append(_Running(candidate, [self._fit(candidate, 0, path)], path))
+                running.append(_Running(begun, candidate, [self._fit(candidate, 0, path)], path))
                 begun += 1
             if not running:
                 return
@@ -283,7 +287,7 @@ class _Race:
         """Return whether another trial is allowed, and will be done in time to fit the members once more."""
         if begun > self.plan.max_trials:  # the dummy is the first
             return False
-        if self.plan.deadline is None or begun <= 2:  # a line and boosting at least
+        if self.plan.deadline is None or begun < FIRST_TRIALS:
             return True
         tried = [trial for trial in self.done.trials if trial.candidate.family == "boosting"]
         slowest = max((trial.fit_s for trial in tried[-AHEAD - 3 :]), default=self.plan.fit_s)
@@ -291,25 +295,38 @@ class _Race:
         a_trial = slowest * n_folds / min(n_workers, n_folds * (1 + AHEAD))
         return self.plan.time_left > a_trial * (running + 1) + self._estimate_rest()
 
-    def _wait(self, folds: "list[Future[FoldResult]]") -> None:
-        """Wait for folds, as long as there is time or nothing to keep yet.
+    def _wait(self, trial: _Running) -> None:
+        """Wait for the folds of a trial that have been begun, as long as there is time.
 
         Raises
         ------
         _OutOfTimeError : the time is needed for what follows
         """
-        if self.plan.deadline is None or not self.done.has_model:
+        if self.plan.deadline is None or trial.number < FIRST_TRIALS:
             return
-        if wait(folds, max(self.plan.time_left - self._estimate_rest(), 0)).not_done:
+        if wait(trial.folds, max(self.plan.time_left - self._estimate_rest(), 0)).not_done:
             raise _OutOfTimeError
 
     def _estimate_rest(self) -> float:
         """Return the seconds that it takes to fit the likely members once more, and to write them."""
         if len(self.table.folds) == 1:  # without time they stay as they are
             return FINISHING_S
-        likely = [trial for trial in rank_trials(self.done.trials, self.table.metric) if trial.answers is not None]
-        seconds = sum(trial.fit_s for trial in likely[:LIKELY_MEMBERS]) / self.workers.n_workers
+        ranked = rank_trials(self.done.trials, self.table.metric)
+        likely = [trial.fit_s for trial in ranked if trial.answers is not None][:LIKELY_MEMBERS]
+        seconds = max(sum(likely) / self.workers.n_workers, *likely, 0.0)
         return seconds * self._find_growth() ** 2 + FINISHING_S
+
+    def _is_over(self, trial: _Running) -> bool:
+        """Return whether a trial has been fitted on all folds, or has failed."""
+        if not all(future.done() for future in trial.folds):
+            return False
+        return len(trial.folds) == len(self.table.folds) or trial.folds[0].exception() is not None
+
+    def _free_workers(self, held: "list[Future[FoldResult]]") -> None:
+        """Let the workers be ready for what follows, where the folds that they hold last longer than a restart."""
+        slowest = max((trial.fit_s for trial in self.done.trials), default=0.0)
+        if sum(not future.done() for future in held) * slowest / self.workers.n_workers > RESTART_S:
+            self.workers.drop_work()
 
     def _propose_candidates(self) -> Iterator[Candidate]:
         """Yield the dummy, what is known to be good, and then whatever Optuna makes of the finished trials."""
@@ -330,7 +347,7 @@ class _Race:
         """Wait for a trial's first fold, and begin the others unless it is out of the running."""
         if len(trial.folds) > 1 or len(self.table.folds) == 1:
             return
-        self._wait(trial.folds)
+        self._wait(trial)
         if trial.folds[0].exception() is not None:  # raised or told by `_finish`
             return
         error = to_error(self.table.metric, trial.folds[0].result().score)
@@ -346,7 +363,7 @@ class _Race:
 
     def _finish(self, running: _Running) -> Iterator[Trial]:
         """Wait for a trial's folds and yield it; nothing where the user's own estimator fails."""
-        self._wait(running.folds)
+        self._wait(running)
         try:
             results = [future.result() for future in running.folds]
         except Exception as err:

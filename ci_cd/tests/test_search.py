@@ -48,6 +48,14 @@ def read_train(root: Path) -> dict[str, object]:
 # What is tried
 
 
+class RunningFuture(Future):
+    """What a worker has begun with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+
+
 def test_result_is_the_same_on_any_number_of_cores() -> None:
     table, problem = make_table()
     found = []
@@ -125,23 +133,46 @@ def test_ctrl_c_before_anything_is_finished_ends_the_run() -> None:
         search(problem, table, Plan(100, None, 1000), workers, interrupt)
 
 
-def test_trial_that_does_not_end_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [Future, RunningFuture])
+def test_trial_that_does_not_end_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch, kind: type[Future]) -> None:
+    monkeypatch.setattr("models.search.RESTART_S", 0)
     table, problem = make_table()
     with Workers(table, 1) as workers:
-        fit, endless = workers.fit_fold, []
+        fit, endless, dropped = workers.fit_fold, [], []
 
         def fit_few(*given: object) -> Future:
             if given[0].name in ("dummy", "linear", "boosting"):
                 return fit(*given)
-            endless.append(Future())
+            endless.append(kind())
             return endless[-1]
 
         monkeypatch.setattr(workers, "fit_fold", fit_few)
+        monkeypatch.setattr(workers, "drop_work", lambda: dropped.append(True))
         plan = Plan(100, time.monotonic() + FINISHING_S + 0.5, 1000)
         done = search(problem, table, plan, workers, lambda _: None)
     assert [trial.candidate.name for trial in done.trials] == ["dummy", "linear", "boosting"]
     assert endless
-    assert all(future.cancelled() for future in endless)
+    assert dropped == ([] if kind is Future else [True])  # a worker at work on one would hold up what follows
+    assert all(future.cancelled() or future.running() for future in endless)
+
+
+def test_trial_that_fails_while_time_runs_out_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, problem = make_table()
+    with Workers(table, 1) as workers:
+        fit, later = workers.fit_fold, []
+
+        def fit_few(*given: object) -> Future:
+            if given[0].name in ("dummy", "linear", "boosting"):
+                return fit(*given)
+            later.append(Future())
+            if len(later) == 2:
+                later[-1].set_exception(ValueError("a bug"))
+            return later[-1]
+
+        monkeypatch.setattr(workers, "fit_fold", fit_few)
+        plan = Plan(100, time.monotonic() + FINISHING_S + 0.5, 1000)
+        with pytest.raises(ValueError, match="a bug"):
+            search(problem, table, plan, workers, lambda _: None)
 
 
 def test_candidate_far_behind_is_fitted_on_one_fold_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 
 from models.ensemble import calibrate_probabilities
 
-MIN_ROWS = 500  # fewer rows say little of each class, and nothing of whether it helped
-FIRMNESS = 20.0  # of the belief in a slope of 1: of the logarithm of the slope, 1 / (2 * variance)
+MIN_ROWS = 500  # fewer rows calibrate worse than they should
 MAX_CLASSES = 30
 MIN_GAIN = 0.001  # relative: a smaller gain in log loss is not worth another step at every answer
 
@@ -42,23 +41,8 @@ def learn_calibration(y: Places, probabilities: Floats) -> Calibration:
     return float(found.x[0]), (0.0, *(float(v) for v in found.x[1:]))
 
 
-def learn_slope(y: Places, probabilities: Floats) -> float:
-    """Return the likeliest slope for `calibrate_probabilities` alone, when before any rows it is likely to be near 1.
-
-    The mean of several models is less sure than each of them is with reason; few rows say so, but not by how much. The
-    maximum of the posterior, with a normal prior for the logarithm of the slope (Bishop, 2006, section 1.2.5).
-    """
-    intercepts = [0.0] * probabilities.shape[1]
-
-    def loss(value: float) -> float:
-        calibrated = calibrate_probabilities(probabilities, np.exp(value), intercepts)
-        return len(y) * mean_log_loss(y, calibrated) + FIRMNESS * value**2
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-1, 1), method="bounded").x))
-
-
 def choose_calibration(y: Places, probabilities: Floats, folds: NDArray[np.int64]) -> Calibration | None:
-    """Return a calibration when it lowers the log loss of rows it has not seen, else None; of few rows, a slope.
+    """Return a calibration when it lowers the log loss of rows it has not seen, else None.
 
     Parameters
     ----------
@@ -66,10 +50,8 @@ def choose_calibration(y: Places, probabilities: Floats, folds: NDArray[np.int64
     folds : (n_rows,) which rows are judged together by what is learnt from the others
     """
     numbers = np.unique(folds)
-    if not 2 <= probabilities.shape[1] <= MAX_CLASSES:
+    if len(y) < MIN_ROWS or not 2 <= probabilities.shape[1] <= MAX_CLASSES:
         return None
-    if len(y) < MIN_ROWS:
-        return learn_slope(y, probabilities), (0.0,) * probabilities.shape[1]
     if len(numbers) < 2:  # one fold: judge its halves by each other
         folds, numbers = np.arange(len(y)) % 2, np.arange(2)
     calibrated = np.empty_like(probabilities)

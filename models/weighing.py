@@ -14,7 +14,6 @@ ROUNDS = 25  # of the greedy selection: weights are multiples of 1/25
 MAX_MEMBERS = 12  # of the best candidates, those that the selection looks at
 PATIENCE = 6  # rounds without a gain that end the selection
 BAGS = 20
-SHARED = 6  # of the best candidates, those with an equal share of half the weight beside the bags
 SURE = 2.0  # standard errors by which several have to be worse than one to be left
 MIN_WEIGHT = 0.05  # of a member out of the bags, to be worth its time
 
@@ -132,36 +131,26 @@ def select_greedily(pool: Sequence[Trial], judge: _Judge, beside: Sequence[Trial
 
 
 def weigh_bags(pool: Sequence[Trial], judge: _Judge, seed: int) -> Weights:
-    """Return members with weights: half from bags, and half in equal shares for the best ones.
+    """Return members with the means of their weights over selections, each from another half of the candidates.
 
     Bagged ensemble selection (Caruana et al., ICML 2004, section 2.3): of few rows, one hard one decides which
-    candidate looks best, and the selection from all of them makes much of it. A weight is the mean over selections,
-    each from another half of the candidates. Still they are all chosen by the same rows, hence the equal shares.
+    candidate looks best, and the selection from all of them makes much of it.
     """
     rng = np.random.default_rng(seed)
-    best: list[Trial] = []
-    for trial in pool:
-        if len(best) < SHARED and judge.limits.allow([*best, trial]):
-            best.append(trial)
-    members, bags = best, []
+    weights: dict[int, float] = {}
+    members: list[Trial] = []
     for _ in range(BAGS):
         places = np.sort(rng.permutation(len(pool))[: (len(pool) + 1) // 2])
         bag = [pool[place] for place in places if judge.limits.allow(_distinct([*members, pool[place]]))]
-        if bag:
-            bags.append(_weigh(select_greedily(bag, judge, members)))
-            members = _distinct([*members, *(trial for trial, _ in bags[-1])])
-    likely = [(trial, weight) for trial, weight in _blend(bags) if weight >= MIN_WEIGHT]
-    return _blend([_weigh(best), likely])
-
-
-def _blend(weightings: Sequence[Weights]) -> Weights:
-    """Return the mean of several weightings, each of which counts the same whatever its weights add up to."""
-    total: dict[int, float] = {}
-    for weights in weightings:
-        whole = sum(weight for _, weight in weights)
-        for trial, weight in weights:
-            total[id(trial)] = total.get(id(trial), 0.0) + weight / (whole * len(weightings))
-    return [(trial, total[id(trial)]) for trial in _distinct([t for weights in weightings for t, _ in weights])]
+        if not bag:
+            continue
+        for trial, weight in _weigh(select_greedily(bag, judge, members)):
+            weights[id(trial)] = weights.get(id(trial), 0.0) + weight
+            members = _distinct([*members, trial])
+    total = sum(weights.values())
+    kept = [(trial, weights[id(trial)]) for trial in members if weights[id(trial)] >= MIN_WEIGHT * total]
+    whole = sum(weight for _, weight in kept)
+    return [(trial, weight / whole) for trial, weight in kept]
 
 
 def _as_choice(weights: Weights, judge: _Judge) -> Choice:

@@ -170,15 +170,6 @@ def test_honest_probabilities_are_left_alone() -> None:
     assert choose_calibration(y, probabilities, np.arange(len(y)) % 5) is None
 
 
-@pytest.mark.parametrize(("n_rows", "low", "high"), [(499, 1.5, 2), (50, 1.05, 1.4), (5, 1, 1.05)])
-def test_few_unsure_rows_are_made_surer_the_less_the_fewer_they_are(n_rows: int, low: float, high: float) -> None:
-    y, probabilities = make_labels(slope=0.5, n_rows=n_rows)  # of many rows it would be 2
-    found = choose_calibration(y, probabilities, np.arange(n_rows) % 5)
-    assert found is not None
-    assert low < found[0] < high
-    assert found[1] == (0, 0)
-
-
 # The threshold
 
 

@@ -148,7 +148,7 @@ def test_trial_that_does_not_end_in_time_is_given_up(monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(workers, "fit_fold", fit_few)
         monkeypatch.setattr(workers, "drop_work", lambda: dropped.append(True))
-        plan = Plan(100, time.monotonic() + FINISHING_S + 0.5, 1000)
+        plan = Plan(100, time.monotonic() + FINISHING_S + 3, 1000)  # enough to begin with them
         done = search(problem, table, plan, workers, lambda _: None)
     assert [trial.candidate.name for trial in done.trials] == ["dummy", "linear", "boosting"]
     assert endless
@@ -170,7 +170,7 @@ def test_trial_that_fails_while_time_runs_out_is_not_passed_over(monkeypatch: py
             return later[-1]
 
         monkeypatch.setattr(workers, "fit_fold", fit_few)
-        plan = Plan(100, time.monotonic() + FINISHING_S + 0.5, 1000)
+        plan = Plan(100, time.monotonic() + FINISHING_S + 3, 1000)  # enough to begin with them
         with pytest.raises(ValueError, match="a bug"):
             search(problem, table, plan, workers, lambda _: None)
 

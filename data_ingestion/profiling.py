@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_ingestion.schema import Column
 from data_ingestion.texts import Forms, Texts, count_texts, merge_texts
-from data_ingestion.typed_blocks import TypedColumn, find_range
+from data_ingestion.typed_blocks import TypedColumn
 
 MAX_LEVELS = 100_000
 MAX_NUMBERS = 1_000  # of a numeric target: with more different values, nobody asks how many
@@ -50,6 +50,7 @@ class ColumnFacts:
     max_levels: int = MAX_LEVELS
     forms: Forms = field(default_factory=Forms)
     _waiting: list[Texts] = field(default_factory=list)
+    _waiting_levels: int = 0
 
     @property
     def present(self) -> int:
@@ -64,9 +65,14 @@ class ColumnFacts:
         self.forms += other.forms
         self.low = _pick(min, self.low, other.low)
         self.high = _pick(max, self.high, other.high)
-        if self.levels is not None:
-            self._waiting.append(other.levels) if other.levels is not None else self._forget_levels()
-        if sum(len(part.values) for part in self._waiting) > min(_MERGED_AT_ONCE, self.max_levels):
+        if self.levels is None:
+            return
+        if other.levels is None:
+            self._forget_levels()
+            return
+        self._waiting.append(other.levels)
+        self._waiting_levels += len(other.levels.values)
+        if self._waiting_levels > min(_MERGED_AT_ONCE, self.max_levels):
             self.merge_levels()
 
     def merge_levels(self) -> None:
@@ -75,12 +81,12 @@ class ColumnFacts:
             return
         if self._waiting:
             self.levels = merge_texts([self.levels, *self._waiting])
-            self._waiting = []
+            self._waiting, self._waiting_levels = [], 0
         if len(self.levels.values) > self.max_levels:
             self._forget_levels()
 
     def _forget_levels(self) -> None:
-        self.levels, self._waiting = None, []
+        self.levels, self._waiting, self._waiting_levels = None, [], 0
 
 
 def _pick(choose, one: object, other: object) -> object:  # type: ignore[no-untyped-def]
@@ -109,7 +115,7 @@ def find_facts(
             facts.levels = count_texts(values, [])
         return facts
     if not (pa.types.is_string(values.type) or pa.types.is_boolean(values.type)):
-        facts.low, facts.high = find_range(values)
+        facts.low, facts.high = read.ends.to_pylist()
     if column.kind == "boolean" and read.texts is not None:
         facts.levels = merge_texts([count_texts(read.texts, missing)]) if with_levels else None
         return facts

@@ -97,10 +97,10 @@ def count_texts(texts: pa.Array, missing: list[str]) -> Texts:
     else:
         found = texts.drop_null().value_counts()
         values, counts = found.field("values"), np.asarray(found.field("counts"), dtype=np.int64)
-    kept = pa.array(counts > 0)
+    kept = counts > 0
     if missing:
-        kept = pc.and_(kept, pc.invert(pc.is_in(values, value_set=pa.array(missing, pa.string()))))
-    return Texts(values.filter(kept), counts[np.asarray(kept)])
+        kept &= ~np.asarray(pc.is_in(values, value_set=pa.array(missing, pa.string())))
+    return Texts(values, counts) if kept.all() else Texts(values.filter(pa.array(kept)), counts[kept])
 
 
 def merge_texts(parts: list[Texts]) -> Texts:

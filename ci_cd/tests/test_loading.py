@@ -82,6 +82,7 @@ LATE = {
     "missing-first-then-dates": (lambda i: "NA" if i < 0.95 * ROWS else f"2024-01-{i % 28 + 1:02}", "datetime"),
     "dates-of-two-forms": (lambda i: f"{i % 28 + 1:02}.01.2024" if i % 2 else "2024-01-05", "category"),
     "one-date-of-another-form": (lambda i: "05.01.2024" if i == ROWS - 9 else f"2024-01-{i % 28 + 1:02}", "datetime"),
+    "dates-behind-many-words": (lambda i: f"none {i}" if i < 250 else f"2024/01/{i % 28 + 1:02}", "datetime"),
     "third-word-late": (lambda i: "maybe" if i == ROWS - 9 else ("yes", "no")[i % 2], "category"),
     "words": (lambda i: ("Yes", "NO", "no")[i % 3], "boolean"),
     "slash-dates-told-by-many": (lambda i: f"{13 if i > 0.97 * ROWS else i % 12 + 1:02}/05/2024", "datetime"),
@@ -99,8 +100,8 @@ def test_kind_of_a_column_follows_from_every_value(tmp_path: Path, case: str) ->
     value, kind = LATE[case]
     contract, table = infer(tmp_path, column([value(i) for i in range(ROWS)]))
     assert contract.columns["x"].kind == kind
-    rejected = {"few-texts-among-integers": 30, "one-date-of-another-form": 1}.get(case, 0)
-    assert table.num_rows == ROWS - rejected
+    rejected = {"few-texts-among-integers": 30, "one-date-of-another-form": 1, "dates-behind-many-words": 250}
+    assert table.num_rows == ROWS - rejected.get(case, 0)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -23,7 +23,7 @@ from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import join_names
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
-BLOCK_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 8 * 1024 * 1024
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 _SNIFFED_BYTES = 64 * 1024
 

@@ -12,7 +12,6 @@ with, and a little less time.
 import gc
 import os
 import sys
-from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -27,18 +26,10 @@ class _NoPandas(MetaPathFinder):
 
 def start_arrow() -> None:
     """Import PyArrow without pandas, and let the garbage collector pass over what has been imported by now."""
+    if sys.platform == "linux":  # where PyArrow comes with it
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")  # read once, at the import
     _spare_pandas()
-    _choose_allocator()
     gc.freeze()
-
-
-def _choose_allocator() -> None:
-    """Let PyArrow use jemalloc, where it has it and nobody asked for another allocator."""
-    import pyarrow as pa
-
-    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
-        with suppress(NotImplementedError):
-            pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def _spare_pandas() -> None:

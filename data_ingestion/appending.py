@@ -21,6 +21,7 @@ from data_ingestion.loading import Outputs, Progress, Reading, read_sources
 from data_ingestion.rejects import format_record, order_fields, read_fields
 from data_ingestion.schema import Column, Contract, count_of
 from data_ingestion.source_reader import SourceReader
+from data_ingestion.tally import MAX_NAMED
 from data_ingestion.typed_blocks import Layout
 from data_ingestion.validation import MARKS, Reject, raw_schema
 
@@ -133,6 +134,15 @@ def _read_mended(
     return read_sources([reader], separator, layout, False, Outputs(write_rows, write_rejects), progress)
 
 
+def is_rejected_csv(path: Path) -> bool:
+    """Return whether a file is a rejected.csv in UTF-8, as it was written; a spreadsheet may save it otherwise."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(len(MARKS[0])) == MARKS[0] and all(True for _ in file)
+    except (OSError, UnicodeDecodeError):  # it is read, and refused, with the encoding that was named
+        return False
+
+
 def read_header(rejected_csv: Path, contract: Contract) -> tuple[str, ...]:
     """Return the source's columns in their order, which rejected.csv knows as long as it is there."""
     try:
@@ -187,7 +197,7 @@ def _describe(
         + " data/raw.parquet"
     ]
     lines += [f"  fed back before, so left out: {count_of(mended.again, 'row')}"] if mended.again else []
-    lines += [f"  line {fault.line}: {fault.reason}" for fault in reading.tally.first_faults]
+    lines += [f"  {fault}" for fault in reading.tally.describe_faults(reader.source.name)[:MAX_NAMED]]
     findings = [finding.describe(reader.source.name) for finding in reading.findings]
     lines += [f"  note: {note}" for note in [*reading.notes, *findings]]
     lines.append(f"  {count_of(len(left), 'row')} left in data/rejected.csv")

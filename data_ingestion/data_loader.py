@@ -140,13 +140,13 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
             )
         else:
             contract, reading, notes = check_and_write(
-                workspace, readers, separator, current, params, lineage, progress
+                workspace, readers, source, separator, current, params, lineage, progress
             )
     if lost:
         kept = sorted(path.name for path in (workspace.root / "data").glob(f"{files.APPENDED}*.csv"))
         again = ", ".join(f"--append data/{name}" for name in kept) or "--append FILE"
         notes.append(f"{count_of(lost, 'row')} fed back with --append before must be fed back again: {again}")
-    print_report(contract, reading, readers, notes)
+    print_report(contract, source, reading, readers, notes)
     print(
         "checked; nothing was written"
         if params.check
@@ -155,13 +155,15 @@ def load(workspace: Workspace, params: LoadParams, found: "list[Source]", source
     )
 
 
-def print_report(contract: Contract, reading: "Reading", readers: "list[SourceReader]", notes: list[str]) -> None:
+def print_report(
+    contract: Contract, source: str, reading: "Reading", readers: "list[SourceReader]", notes: list[str]
+) -> None:
     """Print what was read, and what there is to say of it."""
     from data_ingestion.load_report import describe_load
 
     said = list(dict.fromkeys(note for reader in readers for note in reader.notes))
     is_table = all(reader.is_table for reader in readers)
-    lines = describe_load(contract, reading, [*said, *notes, *reading.notes], is_table)
+    lines = describe_load(contract, source, reading, [*said, *notes, *reading.notes], is_table)
     print("\n".join(map(files.to_line, lines)))
 
 
@@ -188,7 +190,8 @@ def infer_and_write(
             if belief.revise(reading):
                 continue  # what was written is given up, for nobody closed the writer
             contract, inferred, notes = belief.conclude(reading)
-            check_limits(reading.tally, contract, params.max_rejected, params.max_missing_target, params.min_rows)
+            allowed = (params.max_rejected, params.max_missing_target, params.min_rows)
+            check_limits(reading.tally, contract.target, source, *allowed)
             if writer:
                 writer.close(contract, inferred, current and current[0], reading, seal_lineage(lineage, readers))
         return contract, reading, notes
@@ -198,6 +201,7 @@ def infer_and_write(
 def check_and_write(
     workspace: Workspace,
     readers: "list[SourceReader]",
+    source: str,
     separator: str | None,
     current: Current,
     params: LoadParams,
@@ -205,6 +209,7 @@ def check_and_write(
     progress: "Progress",
 ) -> "tuple[Contract, Reading, list[str]]":
     """Hold the sources against the contract, write everything, and return what there is to say."""
+    from data_ingestion.load_report import describe_findings
     from data_ingestion.loading import read_sources
     from data_ingestion.tally import check_limits, check_target
     from data_ingestion.typed_blocks import Layout
@@ -212,12 +217,19 @@ def check_and_write(
     contract, inferred = current
     edited = contracts.find_edited(contract, inferred)
     notes = [f"schema.yaml: edited by hand: {join_names(edited)}"] if edited else []
+    if params.target != contract.target:
+        notes.append(f'held against data/schema.yaml, whose target is "{contract.target}", not "{params.target}"')
     with open_writer(workspace, contract, params.check) as writer:
         reading = read_sources(
             readers, separator, Layout(contract), False, writer.outputs if writer else None, progress
         )
-        check_limits(reading.tally, contract, params.max_rejected, params.max_missing_target, params.min_rows)
-        check_target(reading.profile.count_distinct(contract.target), contract)
+        try:
+            allowed = (params.max_rejected, params.max_missing_target, params.min_rows)
+            check_limits(reading.tally, contract.target, source, *allowed)
+        except PipelineError as err:
+            found = [*reading.notes, *describe_findings(contract, source, reading)]
+            raise PipelineError(f"{err} Found besides: {'; '.join(found)}." if found else str(err)) from None
+        check_target(reading.profile.count_distinct(contract.target), contract.target, source)
         if writer:
             writer.close(contract, inferred, contract, reading, seal_lineage(lineage, readers))
     return contract, reading, notes
@@ -261,7 +273,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = params.append or params.source
     with files.open_workspace(params.root) as workspace, open_sources(given, workspace) as (found, source):
         if params.append:
-            for reader in open_readers(found, params.encoding):
+            from data_ingestion.appending import is_rejected_csv
+
+            for one in found:  # rejected.csv is UTF-8, whatever its source was
+                (reader,) = open_readers([one], None if is_rejected_csv(one.path) else params.encoding)
                 append(workspace, params, reader)
         else:
             load(workspace, params, found, source)

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_ingestion.handoff import PipelineError
-from data_ingestion.kinds import MAX_TOLERATED, Guess, guess_kind, guess_number
+from data_ingestion.kinds import COMMA, MAX_TOLERATED, Guess, guess_kind, guess_number, has_points_between_thousands
 from data_ingestion.params import suggest
-from data_ingestion.profiling import ColumnFacts, Profile
+from data_ingestion.profiling import Profile
 from data_ingestion.schema import WHOLE_FILE, Column, Contract, Kind, Task, join_names
-from data_ingestion.texts import Texts
+from data_ingestion.texts import Texts, count_texts
 
 MAX_CATEGORIES_LISTED = 1000
 MAX_INTEGER_CLASSES = 10
@@ -36,6 +36,10 @@ def guess_columns(texts: Mapping[str, Texts], target: str, task: str, tolerated:
     tolerated : the share of present values that may fail to read as the kind
     """
     guesses = {name: guess_kind(column, tolerated) for name, column in texts.items()}
+    if any(guess.column.decimal == "," for guess in guesses.values()):
+        grouped = [name for name, column in texts.items() if has_points_between_thousands(column, tolerated)]
+        why = "its points are read as set between thousands, for another column has a decimal comma"
+        guesses |= {name: Guess(COMMA, why) for name in grouped if guesses[name].column.decimal is None}
     found = texts[target]
     is_whole = found.count_forms().integers == found.total
     guesses[target] = replace(
@@ -69,20 +73,22 @@ def confirm_column(name: str, guess: Guess, profile: Profile, tolerated: float, 
     task : what is asked of a target; None for other columns
     """
     facts = profile.facts[name]
-    confirmed = _confirm(guess, facts, tolerated)
-    if task is None or (facts.levels is None and confirmed.column.kind == "category"):
+    is_number = guess.column.kind in ("number", "integer")
+    confirmed = _confirm(name, guess, profile, tolerated)
+    if task is None or (facts.levels is None and not is_number):
         return confirmed
-    forms = facts.forms if guess.column.kind in ("number", "integer") else facts.levels.count_forms()  # type: ignore[union-attr]
+    forms = facts.forms if is_number else facts.levels.count_forms()  # type: ignore[union-attr]
     is_whole = forms.integers == forms.present
     column = _choose_target_kind(confirmed.column, profile.count_distinct(name), is_whole, task)
     return replace(confirmed, column=column)
 
 
-def _confirm(guess: Guess, facts: ColumnFacts, tolerated: float) -> Guess:
-    """Return the kind of a column by all its values."""
+def _confirm(name: str, guess: Guess, profile: Profile, tolerated: float) -> Guess:
+    """Return the kind of a column by all its values, or by those of the sample where there are too many texts."""
+    facts = profile.facts[name]
     column, allowed = guess.column, min(tolerated, MAX_TOLERATED) * facts.present
     if column.kind in ("category", "boolean", "text"):
-        return guess if facts.levels is None else guess_kind(facts.levels, tolerated)
+        return guess_kind(facts.levels or count_texts(profile.sample[name].combine_chunks(), []), tolerated)
     if column.kind in ("number", "integer") and column.decimal is None:
         found = guess_number(facts.forms, allowed) or Guess(Column(kind="category"))
         # Where it was read as numbers, nobody counted the points, and one was seen before.
@@ -114,7 +120,7 @@ def complete_contract(
     for name, guess in guesses.items():
         is_open = name not in fixed  # what was edited stays as it is
         columns[name] = describe_column(name, guess.column, profile, name == target) if is_open else guess.column
-        if guess.remark and name != target:
+        if guess.remark and (name != target or guess.column.kind == "number"):
             remarks.setdefault(guess.remark, []).append(name)
     notes = [
         f"{'column' if len(names) == 1 else 'columns'} {join_names(names)}: {remark}"

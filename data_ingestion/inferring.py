@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from data_ingestion import inference, loading
 from data_ingestion import schema as contracts
 from data_ingestion.kinds import Guess
-from data_ingestion.schema import MISSING, WHOLE_FILE, Contract, join_names
+from data_ingestion.schema import MISSING, WHOLE_FILE, Column, Contract, join_names
 from data_ingestion.source_reader import SourceReader
 from data_ingestion.tally import check_faults, check_row_count, check_target
 from data_ingestion.typed_blocks import Layout
@@ -44,6 +44,7 @@ class Inference:
     edited: list[str] = field(default_factory=list)
     checksums: Mapping[str, str] = field(default_factory=dict)
     useless: set[str] = field(default_factory=set)  # faults in them reject no row
+    given_up: set[tuple[str, tuple[object, ...]]] = field(default_factory=set)  # columns, and ways to read them
 
     def build_layout(self) -> Layout:
         """Return how to read the source by the present guesses."""
@@ -68,6 +69,7 @@ class Inference:
             name: inference.confirm_column(name, guess, reading.profile, self.max_rejected, self._task_of(name))
             for name, guess in open_.items()
         }
+        confirmed = {name: self._settle(name, open_[name], found) for name, found in confirmed.items()}
         changed = any(confirmed[name].way_to_read != guess.way_to_read for name, guess in open_.items())
         self.guesses = {name: confirmed.get(name) or fixed[name] for name in self.guesses}
         if changed:
@@ -108,8 +110,18 @@ class Inference:
             notes += (
                 [f"schema.yaml: edits given up, for they do not fit here: {join_names(dropped)}"] if dropped else []
             )
-        check_target(reading.profile.count_distinct(self.target), contract)
+        check_target(reading.profile.count_distinct(self.target), self.target, self.source)
         return contract, inferred, notes
+
+    def _settle(self, name: str, guess: Guess, found: Guess) -> Guess:
+        """Return how a column is read from now on: never again as it was given up, but as texts."""
+        if found.way_to_read == guess.way_to_read:
+            return found
+        self.given_up.add((name, guess.way_to_read))
+        texts = Guess(Column(kind="category"), "kept as text: not all values read as one kind")
+        if found.way_to_read == texts.way_to_read or (name, found.way_to_read) not in self.given_up:
+            return found
+        return guess if guess.way_to_read == texts.way_to_read else texts
 
     def _task_of(self, name: str) -> str | None:
         return self.task if name == self.target else None

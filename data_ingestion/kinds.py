@@ -19,11 +19,13 @@ MAX_TOLERATED = 0.2  # of a column's values; with more that do not read as a kin
 BOOLEAN_WORDS = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 DATE_FORMATS = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 # A slash date is read only when no value fits both orders: 03/04/2024 is the 3rd of April or the 4th of March.
-SLASH_FORMATS = ("%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S")
+_SLASHED = ("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S")
+SLASH_FORMATS = (*(date + clock for date in _SLASHED for clock in _CLOCKS), "%d/%m/%y", "%m/%d/%y")
 NAMED_FORMATS = ("%b %d %Y", "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d %B %Y")  # English months
 _DATE_FORMS = r"^(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|[A-Za-z]{3,9} \d{1,2},? \d{4}$|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}$)"
 _SNIFFED_ROWS = 32
-_COMMA = Column(kind="number", decimal=",")
+COMMA = Column(kind="number", decimal=",")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def guess_kind(texts: Texts, tolerated: float) -> Guess:
     if number is not None:
         return number
     if _has_decimal_comma(texts, allowed):
-        return Guess(_COMMA, "read as numbers with a decimal comma")
+        return Guess(COMMA, "read as numbers with a decimal comma")
     for true, false in BOOLEAN_WORDS:
         words = _spellings(texts, (true, false))
         if words is not None:
@@ -81,10 +83,18 @@ def guess_number(forms: Forms, allowed: float) -> Guess | None:
     return Guess(Column(kind="integer" if forms.integers and not forms.decimals else "number"))
 
 
+def has_points_between_thousands(texts: Texts, tolerated: float) -> bool:
+    """Return whether all points of a column may stand between thousands, as they do beside a decimal comma."""
+    allowed = min(tolerated, MAX_TOLERATED) * texts.total
+    pointed = texts.count(r"\.")
+    is_grouped = pointed > 0 and pointed - texts.count(r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$") <= allowed
+    return is_grouped and texts.total - texts.count(number_pattern(COMMA)) <= allowed
+
+
 def _has_decimal_comma(texts: Texts, allowed: float) -> bool:
     """Return whether the texts are numbers such as 1.234,5, and not all such as 1,234, which may be a thousand."""
     clear = texts.count(",") - texts.count(r"^[+-]?\d{1,3},\d{3}$")
-    return clear > 0 and texts.total - texts.count(number_pattern(_COMMA)) <= allowed
+    return clear > 0 and texts.total - texts.count(number_pattern(COMMA)) <= allowed
 
 
 def _find_doubt(texts: Texts, forms: Forms) -> str | None:
@@ -101,8 +111,14 @@ def _find_doubt(texts: Texts, forms: Forms) -> str | None:
             'its commas may set off thousands or decimals; write kind: number and thousands: ",", or decimal: ","',
         ),
         (
-            2 * texts.count(r"^\d{1,2}/\d{1,2}/\d{4}") > total,
-            "its dates may begin with the day or the month; write kind: datetime and format: '%d/%m/%Y' or '%m/%d/%Y'",
+            2 * texts.count(r"^\d{1,2}/\d{1,2}/\d{4}$") > total,
+            "its dates may begin with the day or the month; write kind: datetime, role: feature and format: '%d/%m/%Y' "
+            "or '%m/%d/%Y'",
+        ),
+        (
+            2 * texts.count(_DATE_FORMS) > total,
+            "its dates are written in more ways than one, or in one that is not known or may mean two things; write "
+            "kind: datetime, role: feature and a format such as '%d/%m/%y', '%d-%m-%Y %H:%M' or '%m/%d/%Y %I:%M %p'",
         ),
         (
             2 * texts.count(r"^[+-]?([$€£¥] ?[+-]?[\d.,]+|[+-]?[\d.,]+ ?[%$€£¥])$") > total,

@@ -63,7 +63,7 @@ def find_leaks(sample: pd.DataFrame, contract: Contract, seed: int) -> list[Find
     """
     y = sample[contract.target]
     numbers = encode_columns(sample, contract)
-    alone = list(find_single_predictors(numbers, y, contract, seed))
+    alone = list(find_single_predictors(numbers, sample, contract, seed))
     known = {name for finding in alone for name in finding.columns}
     rest = numbers.drop(columns=list(known))
     findings = [*alone, *find_encoded_targets(sample, numbers, contract)]
@@ -88,10 +88,13 @@ def encode_columns(table: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def find_single_predictors(numbers: pd.DataFrame, y: pd.Series, contract: Contract, seed: int) -> Iterator[Finding]:
-    """Yield the features that predict the target almost perfectly by themselves."""
+def find_single_predictors(
+    numbers: pd.DataFrame, sample: pd.DataFrame, contract: Contract, seed: int
+) -> Iterator[Finding]:
+    """Yield the features that predict the target almost perfectly by themselves: by value, or by being missing."""
     for name in numbers.columns:
-        score = score_alone(numbers[[name]].to_numpy(), y, contract, seed)
+        x = np.column_stack([numbers[name], sample[name].isna()])
+        score = score_alone(x, sample[contract.target], contract, seed)
         if score >= ALMOST_PERFECT:
             figure = "ROC AUC" if contract.is_classification else "R²"
             yield Finding(
@@ -108,7 +111,7 @@ def score_alone(x: NDArray[np.float64], y: pd.Series, contract: Contract, seed: 
 
     Parameters
     ----------
-    x : (n_rows, 1)
+    x : (n_rows, 2) its values, and whether they are missing
     y : (n_rows,) the target
     contract : says whether the target is a class
     seed : decides the folds

@@ -5,18 +5,18 @@ from collections import Counter
 from data_ingestion.csv_reader import SEPARATORS
 from data_ingestion.loading import Reading
 from data_ingestion.schema import Contract, count_of, join_names
-from data_ingestion.tally import name_line
+from data_ingestion.tally import MAX_NAMED
 from data_ingestion.validation import Finding, find_more_missing
 
 MAX_LISTED = 10
 
 
-def describe_load(contract: Contract, reading: Reading, notes: list[str], is_table: bool) -> list[str]:
-    """Return the lines that tell what was read, the first five rows at fault and all findings among them.
+def describe_load(contract: Contract, source: str, reading: Reading, notes: list[str], is_table: bool) -> list[str]:
+    """Return the lines that tell what was read, all kinds of faults and all findings among them.
 
     Parameters
     ----------
-    contract : what the rows were read by
+    contract, source : what the rows were read by, and where they stand
     reading : what was found
     notes : what else there is to say
     is_table : whether the source is no text
@@ -25,7 +25,7 @@ def describe_load(contract: Contract, reading: Reading, notes: list[str], is_tab
     separator = SEPARATORS.get(contract.separator, repr(contract.separator))
     form = "" if is_table else f", separated by {separator}"
     lines = [
-        f"{contract.source}: {count_of(tally.rows, 'row')}, {count_of(len(contract.columns), 'column')}{form}",
+        f"{source}: {count_of(tally.rows, 'row')}, {count_of(len(contract.columns), 'column')}{form}",
         f'  target "{contract.target}": {describe_target(contract)}',
     ]
     kinds = Counter(column.kind for column in contract.features.values())
@@ -39,11 +39,19 @@ def describe_load(contract: Contract, reading: Reading, notes: list[str], is_tab
         lines.append(f"  ignored {len(ignored) - MAX_LISTED} columns more, see data/schema.yaml")
     counts = (("target missing", tally.without_target), ("at fault", tally.faults))
     lines += [f"  set aside, {reason}: {count_of(count, 'row')}" for reason, count in counts if count]
-    lines += [f"    {name_line(fault, contract.source)}: {fault.reason}" for fault in tally.first_faults]
-    findings = [finding.describe(contract.source) for finding in [*reading.findings, *find_missing(contract, reading)]]
+    faults = tally.describe_faults(source)
+    lines += [f"    {fault}" for fault in faults[:MAX_NAMED]]
+    if len(faults) > MAX_NAMED:
+        lines.append(f"    {len(faults) - MAX_NAMED:,} faults of other kinds, see data/rejected.csv")
+    findings = describe_findings(contract, source, reading)
     if findings:
         findings[-1] += "; --infer takes what is new up into data/schema.yaml"
     return lines + [f"  note: {note}" for note in [*notes, *findings]]
+
+
+def describe_findings(contract: Contract, source: str, reading: Reading) -> list[str]:
+    """Return what the contract did not expect and lets pass."""
+    return [finding.describe(source) for finding in [*reading.findings, *find_missing(contract, reading)]]
 
 
 def find_missing(contract: Contract, reading: Reading) -> list[Finding]:

@@ -35,19 +35,19 @@ class ColumnFacts:
     Parameters
     ----------
     rows, missing, faults : counts
+    max_levels : how many distinct values are too many to be kept
     low, high : the range of numbers and dates
     levels : the distinct values with counts, numbers as texts; None when there are too many, or nobody asked
-    max_levels : how many are too many
     forms : how the values are written, where that was not plain
     """
 
-    rows: int = 0
-    missing: int = 0
-    faults: int = 0
+    rows: int
+    missing: int
+    faults: int
+    max_levels: int
     low: object = None
     high: object = None
     levels: Texts | None = None
-    max_levels: int = MAX_LEVELS
     forms: Forms = field(default_factory=Forms)
     _waiting: list[Texts] = field(default_factory=list)
     _waiting_levels: int = 0
@@ -109,7 +109,7 @@ def find_facts(
     """
     values = read.values
     faults = 0 if read.is_fault is None else int(pc.sum(read.is_fault).as_py() or 0)
-    facts = ColumnFacts(rows=len(values), missing=values.null_count - faults, faults=faults)
+    facts = ColumnFacts(len(values), values.null_count - faults, faults, MAX_LEVELS)
     if pa.types.is_dictionary(values.type):
         if with_levels:
             facts.levels = count_texts(values, [])

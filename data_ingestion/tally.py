@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from data_ingestion.handoff import PipelineError
-from data_ingestion.schema import Contract
 from data_ingestion.validation import SHOWN, TARGET_MISSING, Reject
+
+MAX_NAMED = 10  # kinds of faults
+_GOT = ", got "  # in a reason, between what was expected and what was found
 
 
 @dataclass
@@ -18,7 +20,7 @@ class Tally:
     rows, kept : all, and those that fit
     without_target, faults : those set aside
     too_long : faults that have more fields than the header
-    first_faults : the first five
+    by_rule : the faults of each column and rule: how many, and the first five
     """
 
     rows: int = 0
@@ -26,7 +28,7 @@ class Tally:
     without_target: int = 0
     faults: int = 0
     too_long: int = 0
-    first_faults: list[Reject] = field(default_factory=list)
+    by_rule: dict[tuple[str | None, str], tuple[int, list[Reject]]] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
@@ -43,8 +45,24 @@ class Tally:
                 continue
             self.faults += 1
             self.too_long += reject.column is None and _has_too_many(reject.reason)
-            if len(self.first_faults) < SHOWN:
-                self.first_faults.append(reject)
+            rule, _, _ = reject.reason.partition(_GOT)
+            count, first = self.by_rule.get((reject.column, rule), (0, []))
+            self.by_rule[reject.column, rule] = (count + 1, first if count >= SHOWN else [*first, reject])
+
+    def describe_faults(self, source: str) -> list[str]:
+        """Return for each column and rule the first five faults, and how many more there are."""
+        lines = []
+        for count, (first, *others) in self.by_rule.values():
+            said = [f"{name_line(first, source)}: {first.reason}"]
+            said += [f"{name_line(other, source)}: {_shorten(other.reason)}" for other in others]
+            lines.append("; ".join(said) + (f" (+{count - SHOWN:,} more)" if count > SHOWN else ""))
+        return lines
+
+
+def _shorten(reason: str) -> str:
+    """Return what was got, where it is known already what was expected."""
+    _, got, what = reason.partition(_GOT)
+    return got.removeprefix(", ") + what if got else reason
 
 
 def _has_too_many(reason: str) -> bool:
@@ -54,18 +72,17 @@ def _has_too_many(reason: str) -> bool:
 
 
 def check_limits(
-    tally: Tally, contract: Contract, max_rejected: float, max_missing_target: float, min_rows: int
+    tally: Tally, target: str, source: str, max_rejected: float, max_missing_target: float, min_rows: int
 ) -> None:
     """Raise when too many rows are at fault, too many targets are missing, or too few rows are left.
 
     Parameters
     ----------
     tally : the outcome of the load
-    contract : names the source and the target
+    target, source : the names of the column and the file
     max_rejected, max_missing_target : shares of all rows
     min_rows : how many usable rows there must be
     """
-    source, target = contract.source, contract.target
     check_faults(tally, source, max_rejected)
     if tally.without_target > max_missing_target * tally.rows:
         raise PipelineError(
@@ -76,11 +93,12 @@ def check_limits(
 
 
 def check_faults(tally: Tally, source: str, max_rejected: float) -> None:
-    """Raise when a larger share of the rows than `max_rejected` is at fault, naming the first five."""
+    """Raise when a larger share of the rows than `max_rejected` is at fault, naming the first of each kind."""
     if tally.faults <= max_rejected * tally.rows:
         return
-    shown = "; ".join(f"{name_line(reject, source)}: {reject.reason}" for reject in tally.first_faults)
-    more = f" (+{tally.faults - SHOWN} more)" if tally.faults > SHOWN else ""
+    shown = ". ".join(tally.describe_faults(source)[:MAX_NAMED])
+    left = len(tally.by_rule) - MAX_NAMED
+    more = f" ({left:,} faults of other kinds)" if left > 0 else ""
     repair = "Mend them, edit data/schema.yaml (kind, missing, nullable), or raise --max-rejected."
     if 2 * tally.too_long > tally.rows:
         repair = (
@@ -106,10 +124,10 @@ def check_row_count(count: int, source: str, min_rows: int) -> None:
         )
 
 
-def check_target(target_distinct: int, contract: Contract) -> None:
+def check_target(target_distinct: int, target: str, source: str) -> None:
     """Raise when the target is the same in every usable row."""
     if target_distinct < 2:
         raise PipelineError(
-            f'{contract.source}: the target "{contract.target}" has the same value in every usable row, so there is '
+            f'{source}: the target "{target}" has the same value in every usable row, so there is '
             "nothing to predict. Name another: --target COLUMN"
         )

@@ -75,6 +75,21 @@ def test_mended_rows_join_and_the_others_stay(call_stage: Call, root: Path, reje
     assert call_stage("preprocess", root).returncode == 0
 
 
+def test_mended_rows_are_read_as_written_whatever_the_encoding_of_their_source(
+    call_stage: Call, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = good_rows()
+    rows[4] = ["tall", "café", 4, 11]
+    rows[8] = [2.0, "café", 4, 11]
+    (tmp_path / "my.csv").write_text(format_rows(HEADER, rows), encoding="latin-1")
+    monkeypatch.setenv("PIPELINE_ENCODING", "latin-1")
+    assert call_stage("load", root, "--source", tmp_path / "my.csv", "--target", "price").returncode == 0
+    rejected = mend(root / "data" / "rejected.csv", (",tall,", ",1.5,"))
+    done = call_stage("load", root, "--append", rejected)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sum(row["color"] == "café" for row in read(root, "raw")) == 2
+
+
 @pytest.mark.parametrize("size", [60, csv_reader.BLOCK_BYTES])
 def test_row_is_fed_back_once(
     call_stage: Call, root: Path, tmp_path: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch, size: int

@@ -64,6 +64,12 @@ def test_feature_that_gives_the_class_away_is_found(honest: pd.DataFrame) -> Non
     assert (finding.kind, finding.columns, finding.figure) == ("predicts_alone", ["cancelled_on"], 1.0)
 
 
+def test_feature_that_is_there_only_when_the_event_was_is_found(honest: pd.DataFrame) -> None:
+    label = pd.Series(np.where(honest["y"] > 1, "yes", "no"), dtype="str")
+    (finding,) = audit(honest.assign(y=label, refund=np.where(label == "yes", 1.0, np.nan)), "binary")
+    assert (finding.kind, finding.columns, finding.figure) == ("predicts_alone", ["refund"], 1.0)
+
+
 def test_target_that_is_a_sum_of_features_is_found_with_its_terms_alone(honest: pd.DataFrame) -> None:
     rng = np.random.default_rng(1)
     parts = {name: rng.exponential(scale, N_ROWS) for name, scale in (("fare", 10), ("tip", 3), ("tolls", 3))}

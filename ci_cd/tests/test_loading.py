@@ -1,12 +1,13 @@
 """Loading block by block: the whole file decides, the cuts do not; nothing is guessed wrong, and no row is lost."""
 
 import csv
+import gzip
 import io
 import json
 import string
 import subprocess
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import assert_refused, edit_schema, snapshot
 
-from data_ingestion import csv_reader, loading
+from data_ingestion import csv_reader, loading, profiling
 from data_ingestion import schema as contracts
 from data_ingestion.handoff import PipelineError, Workspace
 from data_ingestion.inferring import start_inference
@@ -87,6 +88,8 @@ LATE = {
     "words": (lambda i: ("Yes", "NO", "no")[i % 3], "boolean"),
     "slash-dates-told-by-many": (lambda i: f"{13 if i > 0.97 * ROWS else i % 12 + 1:02}/05/2024", "datetime"),
     "slash-dates-told-by-one-slip": (lambda i: f"{13 if i == ROWS - 9 else i % 12 + 1:02}/05/2024", "category"),
+    "dates-with-hyphens": (lambda i: f"{i % 28 + 1:02}-05-2024", "datetime"),
+    "dates-with-short-years": (lambda i: f"{i % 28 + 1:02}/05/24", "datetime"),
     "months-by-name": (lambda i: f"{['Jan', 'May', 'DEC'][i % 3]} {i % 28 + 1} 2024", "datetime"),
     "months-by-whole-name": (lambda i: f"{i % 28 + 1} {['January', 'May', 'December'][i % 3]} 2024", "datetime"),
     "may-alone": (lambda i: f"{i % 28 + 1} May 2024", "datetime"),
@@ -102,6 +105,36 @@ def test_kind_of_a_column_follows_from_every_value(tmp_path: Path, case: str) ->
     assert contract.columns["x"].kind == kind
     rejected = {"few-texts-among-integers": 30, "one-date-of-another-form": 1, "dates-behind-many-words": 250}
     assert table.num_rows == ROWS - rejected.get(case, 0)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("first", ["number", "datetime"])
+def test_packed_column_that_is_empty_at_first_has_the_kind_of_its_many_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """The first look at a packed file goes no further than its beginning, and more levels than this are not counted."""
+    monkeypatch.setattr(profiling, "MAX_LEVELS", 1_000)
+    start = datetime(2024, 1, 1)
+    value = {"number": lambda i: f"{i / 7:.4f}", "datetime": lambda i: start + timedelta(minutes=i)}[first]
+    content = column(["" if i < ROWS // 2 else value(i) for i in range(ROWS)])
+    contract, table = infer(tmp_path, gzip.compress(content))
+    assert contract.columns["x"].kind == first
+    assert table["x"].null_count == ROWS // 2
+
+
+def test_points_beside_a_decimal_comma_stand_between_thousands(tmp_path: Path) -> None:
+    rows = [(f"{i % 90 + 10}.{i % 900 + 100}", "950", f"{i % 97},{i % 10}") for i in range(200)]
+    contract, table = infer(tmp_path, "\n".join(["a;b;y", *map(";".join, rows)]).encode())
+    assert contract.columns["a"].kind == "number"
+    assert table["a"].to_pylist()[:2] == [10_100, 11_101]
+    assert set(table["b"].to_pylist()) == {950}
+
+
+def test_numbers_too_large_to_calculate_with_end_as_texts(tmp_path: Path) -> None:
+    """By their form they are numbers, by their size they are not: no reading back and forth."""
+    rows = [("9" * 32 + ",5" if i % 10 == 0 else f"{i},5", i % 7, i % 97) for i in range(300)]
+    contract, _ = infer(tmp_path, "\n".join(["x;z;y", *(f"{x};{z};{y}" for x, z, y in rows)]).encode())
+    assert contract.columns["x"].kind == "category"
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -330,6 +363,24 @@ def test_all_findings_come_at_once_each_with_its_first_lines(load: Load) -> None
     assert "--infer takes what is new up" in done.stdout
 
 
+def test_refusal_names_every_kind_of_fault_and_all_findings(load: Load) -> None:
+    load(good_rows())
+    rows = good_rows()
+    for line in range(7, 21):
+        rows[line - 2][0] = "tall"
+    rows[40][3] = "dear"
+    rows[41][1] = "green"
+    done = load([[*row, "new"] for row in rows], header=[*HEADER, "extra"])
+    assert_refused(
+        done,
+        'line 7: column "size" expects a finite number of at most 1e30, got "tall"; line 8: got "tall"',
+        "(+9 more)",
+        'line 42: column "price" expects',
+        'Found besides: left out: "extra"',
+        'column "color": 1 rows with unknown categories (line 43)',
+    )
+
+
 def test_all_missing_columns_are_named_with_near_names(load: Load) -> None:
     load(good_rows())
     refused = load(good_rows(), header=["syze", "colour", "some", "price"])
@@ -497,5 +548,8 @@ def test_any_file_may_be_checked_against_the_contract(load: Load, root: Path, ca
     (tmp_path / "july.csv").write_text(format_csv(HEADER, rows), encoding="utf-8")
     done = call_stage("load", root, "--source", tmp_path / "july.csv", "--target", "price", "--check")
     assert done.returncode == 0, done.stderr
-    assert "1 rows with unknown categories (line" in done.stdout
+    assert done.stdout.startswith(f"{tmp_path / 'july.csv'}: 200 rows")
+    assert "1 rows with unknown categories (line 7)" in done.stdout
+    asked = call_stage("load", root, "--source", tmp_path / "july.csv", "--target", "size", "--check")
+    assert 'whose target is "price", not "size"' in asked.stdout
     assert snapshot(root) == before

@@ -130,13 +130,15 @@ def _read_slice(served: Served, names: list[str], records: Iterator[Record], sta
     for _ in range(SLICE_ROWS // CHUNK_ROWS):
         some = list(islice(records, CHUNK_ROWS))
         is_misfit = np.fromiter(map(len, some), dtype=np.intp, count=len(some)) != width
+        shown = some
         if is_misfit.any():
+            shown = [[*record, *empty][:width] for record in some]  # for whoever looks for the row that is at fault
             some = [empty if misfit else record for record, misfit in zip(some, is_misfit.tolist(), strict=True)]
         misfits.append(is_misfit)
         fields = list(zip(*some, strict=True)) or [()] * width
         for place, reader in readers.values():
             reader.add(fields[place])
-        for column, texts in zip(kept, fields, strict=True) if keep else ():
+        for column, texts in zip(kept, zip(*shown, strict=True), strict=False) if keep else ():
             column.extend(texts)
     notes = Notes()
     is_misfit = np.concatenate(misfits)

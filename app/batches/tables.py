@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -146,6 +147,30 @@ def is_flat(kind: pa.DataType) -> bool:
     return any(is_type_of(kind, wanted) for wanted in ("number", "boolean", "datetime"))
 
 
+def check_moments(table: pa.Table) -> None:
+    """Raise when dates or timestamps cannot be kept in every form: of zones that nobody knows, or beyond year 9999."""
+    errors = ErrorList()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type
+        if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+            continue
+        try:
+            pa.scalar(0, kind).cast(pa.string())
+        except FAULTS:
+            errors.add("column_type", "expects timestamps of a time zone that is known", name)
+            continue
+        a_day = 1 if pa.types.is_date32(kind) else _A_DAY["ms" if pa.types.is_date64(kind) else kind.unit]
+        ends = pc.min_max(column.cast(pa.int32() if a_day == 1 else pa.int64())).as_py()
+        if ends["min"] is not None and not (_FIRST_DAY * a_day <= ends["min"] and ends["max"] < _AFTER * a_day):
+            errors.add("range", "expects dates of the years 1 to 9999 to keep", name)
+    if errors.total:
+        raise ApiError(422, "The columns cannot be kept; see errors.", errors)
+
+
+_A_DAY = {"s": 86_400, "ms": 86_400 * 10**3, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
+_FIRST_DAY, _AFTER = FIRST.astype(int), LAST.astype(int) + 1  # in days since 1970
+
+
 def check_rows(n_rows: int, max_rows: int) -> None:
     """Raise when there are too many rows or none."""
     if not 1 <= n_rows <= max_rows:
@@ -173,6 +198,7 @@ def _count_bytes(metadata: pq.FileMetaData) -> int:
 def _open_table(served: Served, table: pa.Table, keep: bool, max_rows: int, max_bytes: int) -> Opened:
     check_rows(table.num_rows, max_rows)
     if keep:
+        check_moments(table)
         check_size(sum(map(_count_expanded, table.columns)), max_bytes)
     return table.column_names if keep else [], _iterate_slices(served, table, keep)
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from time import perf_counter
 
 from fastapi import FastAPI
@@ -31,6 +32,7 @@ from app.front.overload import (
 from app.front.security_headers import ANSWER_HEADERS, CLOSE, Header, list_missing
 from app.front.shutdown import Shutdown, find_server
 from app.front.slow_clients import SlowClients
+from app.front.wire import Client, limit_heads
 from app.metrics.counters import Metrics
 from app.settings import Settings
 
@@ -41,7 +43,11 @@ LONG = b"?" * (LIGHT_DIGITS + 1)  # the length of a body that announces none
 OTHER = "other"  # what no route answers, in /metrics
 MAX_HEADERS, MAX_HEADER_BYTES = 100, 8_192
 TOO_LONG_HEADERS = f"The headers are too long: at most {MAX_HEADERS}, of {MAX_HEADER_BYTES:,} bytes together."
-TOO_SLOW = "The request did not come whole in time. Send it again, faster."
+EARLY = {
+    400: "This is no HTTP/1.1 request.",
+    408: "The request did not come whole in time. Send it again, faster.",
+    431: TOO_LONG_HEADERS,
+}
 NO_KEY = "Send a valid API key in the header X-API-Key."
 
 
@@ -85,7 +91,7 @@ class Front:
         started = perf_counter()
         self.metrics.enter()
         scope["given"] = given = dict(scope["headers"])
-        request_id = self.ids.take(given.get(b"x-request-id"))
+        scope["request_id"] = request_id = self.ids.take(given.get(b"x-request-id"))
         status = sent = 0
 
         def send_completed(message: Message) -> Awaitable[None]:
@@ -102,6 +108,9 @@ class Front:
 
         try:
             await self.inner(scope, receive, send_completed)
+        except Exception:
+            status = 500  # also where the answer had begun, and breaks off
+            raise
         finally:
             seconds = perf_counter() - started
             status = status or scope.get("cut_off", 0)
@@ -112,6 +121,8 @@ class Front:
     def dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let a request in or refuse it: begin what answers it."""
         path, given = scope["path"], scope["given"]
+        if len(scope["headers"]) > MAX_HEADERS or sum(map(len, given.values())) > MAX_HEADER_BYTES:
+            return build_refusal(ApiError(431, TOO_LONG_HEADERS), self.host.version)(scope, receive, send)
         has_key = True
         if self.needs_key:
             scope["key_name"] = name = self.keys.find_name(given.get(b"x-api-key"))
@@ -119,7 +130,7 @@ class Front:
         if scope["root_path"]:
             path = path.removeprefix(scope["root_path"])
         if scope["method"] != "POST" or path not in self.direct.PATHS:
-            return self.answer_other(scope, receive, send)
+            return self.fastapi(scope, receive, send)
         scope["is_prediction"], scope["path"] = True, path
         if not has_key:
             return build_refusal(ApiError(401, NO_KEY), self.host.version)(scope, receive, send)
@@ -132,13 +143,6 @@ class Front:
         if self.admission.has_room_for_light():
             return self.direct(scope, receive, send)
         return self.refuse_overload(scope, send, self.refused_light)
-
-    async def answer_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is no prediction. A prediction may have headers of any length: it has no time to count them."""
-        if len(scope["headers"]) > MAX_HEADERS or sum(map(len, scope["given"].values())) > MAX_HEADER_BYTES:
-            await build_refusal(ApiError(431, TOO_LONG_HEADERS), self.host.version)(scope, receive, send)
-        else:
-            await self.fastapi(scope, receive, send)
 
     async def answer_heavy(self, scope: Scope, receive: Receive, send: Send, is_batch: bool) -> None:
         """Answer what takes long when its turn has come; refuse it when too many wait."""
@@ -173,9 +177,11 @@ class Front:
         server = find_server()
         jobs: list[Coroutine[None, None, None]] = [self.keys.watch()]
         if server is not None:
+            server.config.http_protocol_class = limit_heads(server.config.http_protocol_class, self.refuse_early)
+            server.config.ws_protocol_class = None  # there are none, and uvicorn would log their queries
             self.admission.acceptor = Acceptor(server)
             limits = self.settings.read_timeout_s, self.settings.write_timeout_s
-            jobs.append(SlowClients(server, *limits, self.encode_too_slow).watch())
+            jobs.append(SlowClients(server, *limits, self.refuse_early, self.encode_refusal).watch())
         tasks = [asyncio.create_task(job) for job in jobs]
         for task in tasks:
             task.add_done_callback(report_end)
@@ -186,9 +192,22 @@ class Front:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.log.close()
 
-    def encode_too_slow(self) -> bytes:
-        """Return the body of the refusal for a request that does not come whole in time."""
-        return bytes(build_refusal(ApiError(408, TOO_SLOW), self.host.version).body)
+    def refuse_early(self, status: int, client: Client) -> bytes:
+        """Return the whole answer to what has not become a request yet; it is counted, and logged."""
+        request_id = self.ids.take(None)
+        answer = self.encode_refusal(status, request_id)
+        self.metrics.observe(OTHER, status, 0.0)
+        self.log.add({"method": "", "path": "", "client": client}, request_id, status, 0.0, len(answer))
+        return answer
+
+    def encode_refusal(self, status: int, request_id: bytes | None) -> bytes:
+        """Return a whole answer, to be written past the framework; it ends its connection."""
+        error = ApiError(status, EARLY[status], code="bad_request" if status == 400 else None)
+        body = bytes(build_refusal(error, self.host.version).body)
+        headers = [JSON, (b"content-length", b"%d" % len(body)), *ANSWER_HEADERS, CLOSE]
+        headers.append((b"x-request-id", request_id or self.ids.take(None)))
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, HTTPStatus(status).phrase.encode(), lines, body)
 
 
 def name_route(scope: Scope) -> str:

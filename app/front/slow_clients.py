@@ -12,11 +12,11 @@ from typing import Protocol, cast
 from starlette.types import Scope
 from uvicorn import Server
 
+from app.front.wire import Client, Refuse
+
 ROUND_S = 1.0  # at most, from one look to the next
 RATE = 100_000  # bytes a second: long bodies get so much more time as has come of them
 TAKEN_BITS = 18  # of the length of what is not taken yet: each 256 kB that are taken are worth another time-out
-
-LINE = b"HTTP/1.1 408 Request Timeout\r\n"
 
 
 class Cycle(Protocol):
@@ -38,6 +38,7 @@ class Connection(Protocol):
     """What uvicorn's two HTTP/1.1 protocols, by httptools and by h11, have in common."""
 
     transport: asyncio.Transport
+    client: Client
     flow: Flow
     cycle: Cycle | None
     scope: Scope | None
@@ -55,14 +56,21 @@ class SlowClients:
     server : of uvicorn
     read_timeout_s : in which a request has to be there whole; a long body has more time as long as it comes
     write_timeout_s : in which an answer, or the next 256 kB of it, have to be taken
-    encode_refusal : returns the body of the answer 408
+    refuse_early : returns the whole answer to a request that has not all its headers, given its status and client
+    encode_refusal : the same for one that waits for its body, given its id, None where it has none yet
     """
 
     def __init__(
-        self, server: Server, read_timeout_s: float, write_timeout_s: float, encode_refusal: Callable[[], bytes]
+        self,
+        server: Server,
+        read_timeout_s: float,
+        write_timeout_s: float,
+        refuse_early: Refuse,
+        encode_refusal: Callable[[int, bytes | None], bytes],
     ) -> None:
         self.server = server
         self.limits = {"request": read_timeout_s, "body": read_timeout_s, "answer": write_timeout_s}
+        self.refuse_early = refuse_early
         self.encode_refusal = encode_refusal
         self._waits: dict[Connection, tuple[Wait, float]] = {}
 
@@ -105,12 +113,12 @@ class SlowClients:
         if wait[0] == "answer":
             connection.transport.abort()
             return
-        if wait[0] == "body" or has_begun(connection):
-            body = self.encode_refusal()
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-            connection.transport.write(LINE + head + body)
-        if connection.cycle is not None:
-            connection.cycle.scope["cut_off"] = 408  # for the access log
+        if wait[0] == "body" and connection.cycle is not None:
+            scope = connection.cycle.scope
+            scope["cut_off"] = 408  # for the access log
+            connection.transport.write(self.encode_refusal(408, scope.get("request_id")))
+        elif has_begun(connection):
+            connection.transport.write(self.refuse_early(408, connection.client))
         connection.transport.close()
 
 

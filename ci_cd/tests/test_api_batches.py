@@ -375,6 +375,42 @@ def test_kept_columns_stand_in_front_as_they_came(models: dict[str, Served]) -> 
     check_refused(lambda: ask(models["regression"], taken, "csv", "csv", keep=True), 422, "low reserved_column")
 
 
+def test_kept_row_of_another_length_can_still_be_told(models: dict[str, Served]) -> None:
+    records = [["row-1", *["b", "41.5", "2", "Yes", "17.05.2001"]], ["row-2", "b"], ["row-3", *"abcdefg"]]
+    content = ask(models["regression"], write_csv([["name", *FEATURES], *records]), "csv", "csv", keep=True)
+    found = list(csv.reader(io.StringIO(content.decode(), newline="")))[1:]
+    assert [record[:6] for record in found[1:]] == [["row-2", "b", "", "", "", ""], ["row-3", *"abcde"]]
+    assert [record[-1] for record in found] == ["", "expects 6 fields", "expects 6 fields"]
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        (pa.array([0], pa.timestamp("us", "Mars/Olympus")), "time zone"),
+        (pa.array([2**62], pa.timestamp("s")), "years 1 to 9999"),
+        (pa.array([-(2**62)], pa.timestamp("ms")), "years 1 to 9999"),
+        (pa.array([-800_000], pa.date32()), "years 1 to 9999"),
+    ],
+)
+@pytest.mark.parametrize("answer", ["csv", "parquet", "arrow"])
+def test_moments_that_no_form_can_hold_are_refused_where_they_are_kept(
+    models: dict[str, Served], values: pa.Array, word: str, answer: Format
+) -> None:
+    table = pa.Table.from_pylist([TYPED], SCHEMA).append_column("seen", values)
+    check_refused(
+        lambda: ask(models["regression"], write_table("arrow", table), "arrow", answer, keep=True), 422, "seen", word
+    )
+
+
+def test_earliest_and_latest_moments_are_kept(models: dict[str, Served]) -> None:
+    moments = pa.array([datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)], pa.timestamp("us"))
+    table = pa.Table.from_pylist([TYPED, TYPED], SCHEMA).append_column("seen", moments)
+    for answer in ("csv", "parquet", "arrow"):
+        content = ask(models["regression"], write_table("arrow", table), "arrow", answer, keep=True)
+        assert content
+    assert b"9999-12-31 23:59:59" in ask(models["regression"], write_table("arrow", table), "arrow", "csv", keep=True)
+
+
 # Parquet and Arrow
 
 

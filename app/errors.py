@@ -127,7 +127,7 @@ def add_error_handlers(app: FastAPI) -> None:
 def describe_status(status: int) -> str:
     """Return a sentence for a refusal of the framework."""
     sentences = {
-        404: "There is nothing at this path. See /docs.",
+        404: "There is nothing at this path.",
         405: "This path does not take this method; the Allow header names those it takes.",
     }
     return sentences.get(status, http.HTTPStatus(status).phrase)

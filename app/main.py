@@ -5,6 +5,9 @@ uvicorn app.main:app --port 8000
 
 import asyncio
 import logging
+import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -95,7 +98,15 @@ def configure_logging(level: str) -> None:
         logger.addHandler(handler)
 
 
+def stop_supervisor() -> None:
+    """Stop the uvicorn that would start this worker anew for ever: no other would do any better."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and supervisor.pid is not None and "uvicorn._subprocess" in sys.modules:
+        os.kill(supervisor.pid, signal.SIGTERM)
+
+
 try:
     app = create_app(read_settings())
 except PipelineError as err:
+    stop_supervisor()
     sys.exit(f"error: {err}")

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.batches.formats import MEDIA_TYPES, Format
+from app.batches.formats import Format, list_forms
 from app.errors import CODES
 from app.model_host import Served
 from app.rows.row_schemas import build_example, describe_row
@@ -44,13 +44,13 @@ def describe_body(many: bool) -> dict[str, object]:
     if not many:
         return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": ROW}}}}}
     rows = {"schema": {"type": "array", "items": {"$ref": ROW}, "minItems": 1}}
-    others = {media_type: describe_form(form) for form, media_type in MEDIA_TYPES.items() if form != "json"}
+    others = {media_type: describe_form(form) for form, media_type in list_forms().items() if form != "json"}
     return {"requestBody": {"required": True, "content": {"application/json": rows} | others}, "parameters": [KEEP]}
 
 
 def describe_answers() -> dict[int | str, dict[str, object]]:
     """Return the description of the forms that a batch is answered in, beside JSON."""
-    content = {media_type: describe_form(form) for form, media_type in MEDIA_TYPES.items() if form != "json"}
+    content = {media_type: describe_form(form) for form, media_type in list_forms().items() if form != "json"}
     return {200: {"content": content}}
 
 

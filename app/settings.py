@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     @property
     def model_folder(self) -> Path:
         """The folder that holds the model to serve."""
-        return (self.model_dir or Workspace(self.pipeline_root).models).resolve()
+        return (self.model_dir or Workspace(self.pipeline_root).models).absolute()  # a link in it may be set anew
 
     @cached_property
     def keys(self) -> ApiKeys:

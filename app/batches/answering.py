@@ -5,20 +5,17 @@ slice, so that memory holds the body, what was read of it, and one slice of answ
 """
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from app.batches.answers import Answers, answer_slice, count_warnings
 from app.batches.csv_rows import read_csv
-from app.batches.formats import MEDIA_TYPES, Format, Forms
+from app.batches.formats import MEDIA_TYPES, NEED_ARROW, Forms, list_forms
 from app.batches.json_rows import read_json, read_ndjson
 from app.batches.slices import Slice
 from app.batches.writers import write_csv, write_json, write_ndjson
 from app.errors import ApiError
 from app.metrics.counters import Metrics
 from app.model_host import Served
-
-NEED_ARROW: frozenset[Format] = frozenset({"parquet", "arrow"})
 
 
 class Limits(NamedTuple):
@@ -44,7 +41,7 @@ def answer_batch(served: Served, content: bytes, forms: Forms, limits: Limits, m
     ApiError : before anything is yielded: 406 or 415 when it cannot be written or read here, 4xx when it is refused
     """
     for form, status in ((forms.body, 415), (forms.answer, 406)):
-        if form in NEED_ARROW and find_spec("pyarrow") is None:
+        if form not in list_forms():
             other = "Use JSON, NDJSON or CSV, or install it: pip install pyarrow"
             raise ApiError(status, f"This server has no PyArrow, which {MEDIA_TYPES[form]} needs. {other}")
     kept, slices = _read(served, content, forms, limits)

@@ -1,5 +1,6 @@
 """The forms of a batch: what a body is, by its Content-Type, and in what form it is answered, by Accept."""
 
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qs
 
@@ -17,6 +18,7 @@ MEDIA_TYPES: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.stream",
 }
+NEED_ARROW: frozenset[Format] = frozenset({"parquet", "arrow"})
 TABLES: frozenset[Format] = frozenset({"csv", "parquet", "arrow"})
 ALSO: dict[str, Format] = {
     "application/ndjson": "ndjson",
@@ -26,6 +28,12 @@ ALSO: dict[str, Format] = {
     "application/x-parquet": "parquet",
 }
 _KNOWN: dict[str, Format] = {media_type: format for format, media_type in MEDIA_TYPES.items()} | ALSO
+
+
+def list_forms() -> dict[Format, str]:
+    """Return the forms that this server takes and gives, with their media types: the image has no PyArrow."""
+    has_arrow = find_spec("pyarrow") is not None
+    return {form: media_type for form, media_type in MEDIA_TYPES.items() if has_arrow or form not in NEED_ARROW}
 
 
 class Forms(NamedTuple):
@@ -68,7 +76,7 @@ def find_format(content_type: bytes) -> Format:
     if media_type.startswith("application/") and media_type.endswith("+json"):
         return "json"
     if media_type not in _KNOWN:
-        raise ApiError(415, f"Send one of these, and say which by Content-Type: {', '.join(MEDIA_TYPES.values())}.")
+        raise ApiError(415, f"Send one of these, and say which by Content-Type: {', '.join(list_forms().values())}.")
     return _KNOWN[media_type]
 
 
@@ -87,10 +95,10 @@ def choose_format(accept: bytes, body: Format) -> Format:
     wishes = [_read_wish(part) for part in accept.decode("latin-1").lower().split(",") if part.strip()]
     if not wishes:
         return body
-    weights = {format: _weigh(format, wishes) for format in dict.fromkeys([body, *MEDIA_TYPES])}
+    weights = {format: _weigh(format, wishes) for format in dict.fromkeys([body, *list_forms()])}
     best = max(weights, key=lambda format: weights[format])
     if not weights[best]:
-        raise ApiError(406, f"Accept one of these: {', '.join(MEDIA_TYPES.values())}.")
+        raise ApiError(406, f"Accept one of these: {', '.join(list_forms().values())}.")
     return best
 
 

@@ -82,7 +82,7 @@ async def read_key(request: Request) -> str | None:
 def find_report(settings: Settings, version: str) -> Path | None:
     """Return the root's report where it is of this model and the root's own model folder is served, else None."""
     workspace = Workspace(settings.pipeline_root)
-    if settings.model_folder != workspace.models.resolve():
+    if settings.model_folder.resolve() != workspace.models.resolve():
         return None
     try:
         with workspace.report.open("rb") as file:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from small_models import GOOD, write_small_model
 from trained_models import train
 
-from app.batches import answering, csv_rows
+from app.batches import csv_rows, formats
 from app.batches.answering import Limits, answer_batch
-from app.batches.formats import MEDIA_TYPES, TABLES, Format, Forms
+from app.batches.formats import MEDIA_TYPES, TABLES, Format, Forms, choose_format
 from app.errors import ApiError
 from app.main import create_app
 from app.metrics.counters import Metrics
@@ -593,9 +593,10 @@ def test_request_that_cannot_be_answered_is_refused(
 def test_form_that_needs_a_library_is_refused_where_it_is_not(
     models: dict[str, Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answering, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
     check_refused(lambda: ask(models["regression"], b"x", "arrow"), 415, "has no PyArrow")
     check_refused(
         lambda: ask(models["regression"], write("csv", [TYPED]), "csv", "parquet"), 406, "Use JSON, NDJSON or CSV"
     )
     assert read_lines(ask(models["regression"], write("csv", [TYPED]), "csv"))
+    assert choose_format(b"application/vnd.apache.parquet, text/csv;q=0.5", "json") == "csv"

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from running_server import ROW, Running, ask, run_server, wait_until, write_light_model
+from running_server import REPOSITORY, ROW, Running, ask, clean_environment, run_server, wait_until, write_light_model
 
 from app.metrics.counters import Metrics
 from app.model_host import ModelHost
@@ -128,6 +129,29 @@ def test_worker_that_begins_during_an_exchange_waits_for_its_end(tmp_path: Path)
 
     asyncio.run(begin())
     assert host.version == f"{1:012x}"
+
+
+def test_link_that_is_set_anew_brings_its_model(tmp_path: Path) -> None:
+    make_versions(tmp_path / "kept", 2)
+    (tmp_path / "now").mkdir()
+    link = tmp_path / "now" / "models"
+    link.symlink_to(tmp_path / "kept" / f"{1:012x}")
+    with run_server(tmp_path, MODEL_DIR=link) as server:
+        assert server.ask("/predict", ROW)[1]["model_version"] == f"{1:012x}"
+        (tmp_path / "next").symlink_to(tmp_path / "kept" / f"{0:012x}")
+        (tmp_path / "next").replace(link)
+        wait_until(lambda: server.ask("/predict", ROW)[1]["model_version"] == f"{0:012x}")
+
+
+def test_workers_that_cannot_start_end_the_server(tmp_path: Path) -> None:
+    """uvicorn alone would start them anew for ever, and its clients would wait."""
+    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0", "--workers", "2"]
+    environment = clean_environment() | {"MAX_PENDING": "0", "MODEL_DIR": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "error: environment variable MAX_PENDING" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def list_workers(server: Running) -> set[int]:

@@ -94,6 +94,19 @@ def plan_split(groups: RowGroups, contract: Contract, request: SplitRequest) -> 
     return Split(request, names, decisive, lambda table, keys: _cut_keys(keys, request))
 
 
+def find_train_rows(table: pa.Table, contract: Contract, request: SplitRequest) -> NDArray[np.bool_] | None:
+    """Return (n_rows,) which rows stood on the train side of a split that was made by another contract.
+
+    None where that cannot be told: where the split depends on other rows, or its columns are gone.
+    """
+    if request.strategy not in ("hash", "group"):
+        return None
+    names = list_key_columns(contract, request)
+    if not set(names) <= set(table.column_names):
+        return None
+    return np.asarray(_cut_keys(hash_rows(table, names, request.seed), request) == TRAIN)
+
+
 def list_key_columns(contract: Contract, request: SplitRequest) -> list[str]:
     """Return the columns whose hash is a row's key: the group, else the ids, else all that are not ignored."""
     if request.strategy == "group":

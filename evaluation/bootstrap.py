@@ -54,7 +54,7 @@ def draw_scores(
 
 
 def find_interval(draws: NDArray[np.float64], confidence: float, n_rows: int) -> list[float] | None:
-    """Return [low, high] of a figure, None where no resample defines it.
+    """Return [low, high] of a figure, None where fewer than half of the resamples define it.
 
     Percentiles of the resamples (Efron and Tibshirani, 1993, chapter 13), a little further out than the tails where
     rows are few: plain percentiles are too narrow by what a t quantile is wider than a normal one, and by
@@ -67,7 +67,7 @@ def find_interval(draws: NDArray[np.float64], confidence: float, n_rows: int) ->
     n_rows : how many rows were drawn from
     """
     known = draws[~np.isnan(draws)]
-    if not len(known):
+    if not len(known) or 2 * len(known) < len(draws):
         return None
     tail = (1 - confidence) / 2
     if n_rows > 1:

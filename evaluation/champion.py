@@ -6,10 +6,12 @@ A champion that is there and cannot be asked is no reason to pass: nobody knows 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from data_ingestion.handoff import PipelineError
 from data_ingestion.schema import join_names, parse_contract
+from data_ingestion.splitter import SplitRequest, find_train_rows
 from evaluation.gate import Check
 from models import artifact
 from models.artifact import Manifest, Predictions, SavedModel, predict_table
@@ -52,6 +54,8 @@ def ask_champion(folder: Path, candidate: SavedModel, table: pa.Table) -> Champi
         return Champion(None, check=_fail(f"its manifest is damaged. Put it back, {INSTEAD}"))
     try:
         check = find_obstacle(manifest, candidate.manifest, table.column_names)
+        if check is None:
+            check = check_unseen(manifest, candidate.manifest, table)
         if check is not None:
             return Champion(manifest.model_version, check=check)
         champion = artifact.load_model(folder)
@@ -97,6 +101,29 @@ def find_obstacle(champion: Manifest, candidate: Manifest, columns: list[str]) -
     gone = [name for name in contract.features if name not in columns]
     if gone:
         return _fail(f"the rows no longer hold its {join_names(gone)}. Bring them back, {INSTEAD}")
+    return None
+
+
+def check_unseen(champion: Manifest, candidate: Manifest, table: pa.Table) -> Check | None:
+    """Return what rules a comparison out when the champion has learnt from rows that are test rows now.
+
+    Parameters
+    ----------
+    champion, candidate : their manifests
+    table : (n_rows, n_columns) typed raw test rows
+    """
+    if champion.split == candidate.split and champion.split.get("strategy") not in ("hash", "group"):
+        return None  # the cut may have moved a little with the rows that came
+    if not champion.split:
+        return None
+    contract = parse_contract(champion.contract, artifact.MANIFEST)
+    is_learnt = find_train_rows(table, contract, SplitRequest(**champion.split))  # type: ignore[arg-type]
+    repair = f"Train it anew on this split, {INSTEAD}"
+    if is_learnt is None:
+        return _fail(f"its test rows were chosen in another way, so it may have learnt from these. {repair}")
+    if is_learnt.any():
+        learnt = f"it has learnt from {np.count_nonzero(is_learnt):,} of these {len(is_learnt):,} test rows"
+        return _fail(f"{learnt}, which were chosen in another way then. {repair}")
     return None
 
 

@@ -86,10 +86,10 @@ def judge(
     from data_ingestion.progress import show_progress
     from evaluation.champion import ask_champion
     from evaluation.judging import judge_model
-    from evaluation.parity import check_parity, predict_each_way
+    from evaluation.parity import OWN_TOLERANCE, check_parity, predict_each_way
 
     answers = predict_each_way(model, data)
-    check_parity(answers)
+    check_parity(answers, 0.0 if model.manifest.scorer.compiled else OWN_TOLERANCE)
     champion = ask_champion(find_champion(workspace), model, data.raw)
     with show_progress("bootstrapping", total=params.resamples) as report:
         test, verdict = judge_model(model, data, next(iter(answers.values())), champion, params, report)

@@ -22,6 +22,7 @@ Status = Literal["passed", "rejected", "inconclusive"]
 
 EXIT_NOT_PASSED = 3
 FEW_ROWS = 30  # from fewer, a difference that does not show may well be there
+FEW_OF_CLASS = 10  # with fewer of one of two classes, resamples do not show how much chance there is
 SHOWN_SLICES = 5
 STAYS = "the champion stays"
 
@@ -126,7 +127,26 @@ def check_dummy(task: Task, model: Judged, dummy: Judged, confidence: float, n_r
         return Check("passed", f"better than the dummy: {compared}")
     if n_rows < FEW_ROWS and gain[1] > 0:
         return Check("inconclusive", f"{n_rows} test rows are too few to tell it from the dummy: {compared}")
+    if gain[1] > 0 and _is_ahead(metric, model, dummy):
+        return Check("inconclusive", f"not surely better than the dummy: {compared}; more test rows may tell")
     return Check("rejected", f"not better than the dummy, which ignores its input: {compared}")
+
+
+def check_classes(counts: Mapping[str, int]) -> Check | None:
+    """Return what rules a judgement out when one of two classes has next to no test rows, None when none does.
+
+    Parameters
+    ----------
+    counts : the test rows of each class
+    """
+    label, count = min(counts.items(), key=lambda item: item[1])
+    if len(counts) != 2 or count >= FEW_OF_CLASS:
+        return None
+    rows = f"{count} test row{'s' * (count != 1)}"
+    repair = "Add rows, or raise --test-size of the preprocessor"
+    return Check(
+        "inconclusive", f'{rows} of the class "{label}": too few to judge by, {FEW_OF_CLASS} at least. {repair}'
+    )
 
 
 def check_champion(
@@ -157,6 +177,13 @@ def check_champion(
         return Check("inconclusive", f"no different from the champion on these rows: {compared}; {STAYS}")
     repair = "judge them on more test rows, or make a better model"
     return Check("inconclusive", f"not surely better than the champion: {compared}; {STAYS}; {repair}")
+
+
+def _is_ahead(metric: str, model: Judged, other: Judged) -> bool:
+    own, its = model.scores[metric], other.scores[metric]
+    assert own is not None
+    assert its is not None
+    return own > its if metric in SCORES else own < its
 
 
 def _compare(metric: str, model: Judged, other: Judged, gain: Sequence[float], confidence: float) -> str:

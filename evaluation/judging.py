@@ -13,6 +13,7 @@ from evaluation.champion import Champion
 from evaluation.gate import Check, Judged, Verdict
 from evaluation.importance import rank_features, trace_features
 from evaluation.metrics import (
+    RANKINGS,
     build_scorer,
     compute_scores,
     find_log_losses,
@@ -77,8 +78,13 @@ def judge_model(
     answered = {name: _to_answered(data, found, model.manifest) for name, found in predictions.items()}
     judged = judge_answers(answered, model.manifest, params, report)
     intervals = find_intervals(judged["model"].draws, params.confidence, n_rows)
+    counts = {str(label): int((data.y == label).sum()) for label in model.manifest.classes or []}
+    if counts and min(counts.values()) < gate.FEW_OF_CLASS:
+        intervals |= dict.fromkeys(RANKINGS)  # resamples of a few rows would say that they are sure
     slicings = build_slicings(data.raw, model.contract, params.min_slice_rows)
+    few = gate.check_classes(counts) if counts else None
     checks = [
+        *([few] if few is not None else []),
         *check_models(judged, model.manifest, champion, n_rows, params),
         *_check_slices(answered, slicings, params),
         *gate.check_limits(task, judged["model"].scores, intervals, params.limits or {}),

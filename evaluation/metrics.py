@@ -20,6 +20,7 @@ Draws = dict[str, NDArray[np.float64]]  # (n_resamples,) of each figure; NaN whe
 Scorer = Callable[[Counts], Draws]
 
 REGRESSION = ("mse", "mae", "rmse", "r2")
+RANKINGS = ("roc_auc", "average_precision")
 CLASSIFICATION = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "average_precision", "log_loss")
 SCORES = ("r2", "accuracy", "balanced_accuracy", "f1", "roc_auc", "average_precision")  # greater is better
 TITLES = {
@@ -82,7 +83,7 @@ def build_scorer(
         draws = _score_answers(true, hits, count_classes(counts, answered, n_classes), is_binary=task == "binary")
         ranked = [rank(counts) for rank in rankings]
         has_all = (true > 0).all(axis=1)
-        for name in ("roc_auc", "average_precision"):
+        for name in RANKINGS:
             draws[name] = np.where(has_all, np.mean([rank[name] for rank in ranked], axis=0), np.nan)
         return draws | {"log_loss": counts @ losses / counts.sum(axis=1)}
 
@@ -115,10 +116,11 @@ def _score_answers(
     """
     recall = np.divide(hits, true, out=np.zeros_like(hits), where=true > 0)
     f1 = 2 * hits / np.maximum(true + answers, 1)
+    n_seen = (true + answers > 0).sum(axis=1)  # a class that nobody has or gives counts for nothing
     return {
         "accuracy": hits.sum(axis=1) / true.sum(axis=1),
         "balanced_accuracy": recall.sum(axis=1) / (true > 0).sum(axis=1),
-        "f1": f1[:, 1] if is_binary else f1.mean(axis=1),
+        "f1": f1[:, 1] if is_binary else f1.sum(axis=1) / n_seen,
     }
 
 

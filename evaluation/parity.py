@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from data_ingestion.handoff import PipelineError
 from evaluation.test_data import PREPROCESSOR, TestData
 from models import artifact
 from models.artifact import Predictions, SavedModel, ScorerModel
 
+OWN_TOLERANCE = 1e-9  # of what is not compiled, see `check_parity`
 REQUEST_ROWS = 10_000  # rows of plain Python values at a time, which take much more memory than a table
 
 
@@ -40,13 +42,18 @@ def predict_requests(model: SavedModel | ScorerModel, data: TestData) -> Predict
     return Predictions(values, np.vstack(probabilities) if probabilities else None)
 
 
-def check_parity(answers: dict[str, Predictions]) -> None:
-    """Raise unless every way gives exactly the same answers: a difference is training/serving skew."""
+def check_parity(answers: dict[str, Predictions], tolerance: float = 0.0) -> None:
+    """Raise unless every way gives the same answers: a difference is training/serving skew.
+
+    Parameters
+    ----------
+    answers : of each way, for the same rows
+    tolerance : the share by which numbers may differ: none, but for an estimator of the user's own, which may multiply
+        matrices, and those round otherwise where there are other rows beside
+    """
     (first, expected), *others = answers.items()
     for name, found in others:
-        differs = (pd.Series(expected.values) != pd.Series(found.values)).to_numpy(copy=True)
-        if expected.probabilities is not None and found.probabilities is not None:
-            differs |= (expected.probabilities != found.probabilities).any(axis=1)
+        differs = _compare(expected, found, tolerance)
         different = np.flatnonzero(differs)
         if len(different):
             row = int(different[0])
@@ -55,3 +62,14 @@ def check_parity(answers: dict[str, Predictions]) -> None:
                 f"(test row {row}) the {first} gives {expected.values[row]!r}, the {name} gives {found.values[row]!r}. "
                 f"Run again: python {PREPROCESSOR}, then python {artifact.TRAINER}"
             )
+
+
+def _compare(expected: Predictions, found: Predictions, tolerance: float) -> NDArray[np.bool_]:
+    """Return (n_rows,) where the answers differ, labels where their probabilities do."""
+    shares, others = expected.probabilities, found.probabilities
+    if not tolerance:
+        differs = np.asarray(pd.Series(expected.values) != pd.Series(found.values))
+        return differs if shares is None or others is None else differs | (shares != others).any(axis=1)
+    if shares is None or others is None:
+        return np.asarray(~np.isclose(np.array(expected.values), np.array(found.values), tolerance, 0.0))
+    return np.asarray(~np.isclose(shares, others, tolerance, tolerance).all(axis=1))

@@ -73,6 +73,7 @@ class Manifest(BaseModel):
     libraries : the versions that the pickle needs
     contract : the data contract the model was trained under, as plain values
     lineage : what the model was made from, see handoff.Lineage
+    split : how its test rows were chosen, see splitter.SplitRequest; empty where it does not say
     golden : rows with their expected answers
     threshold : for two classes, the probability of the second from which on it is the answer; None is 0.5
     uncertainty : how far an answer may be off
@@ -91,6 +92,7 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     contract: dict[str, object]
     lineage: dict[str, object]
+    split: dict[str, object] = {}
     golden: Golden
     threshold: float | None = None
     uncertainty: Uncertainty | None = Field(None, discriminator="kind")

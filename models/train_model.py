@@ -147,10 +147,19 @@ def describe_model(
         "libraries": artifact.list_libraries(),
         "contract": data.contract.to_dict(),
         "lineage": lineage.to_dict(),
+        "split": describe_split(data.preprocessed),
         "golden": golden,
         "threshold": outcome.answering.threshold,
         "uncertainty": outcome.answering.uncertainty,
     }
+
+
+def describe_split(preprocessed: Lineage) -> dict[str, object]:
+    """Return how the test rows were chosen, by the names of `splitter.SplitRequest`."""
+    names = {"split": "strategy", "split_column": "column"} | {
+        n: n for n in ("test_size", "validation_size", "gap", "seed")
+    }
+    return {field: preprocessed.params[name] for name, field in names.items()}
 
 
 def describe_training(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.metrics import root_mean_squared_error
@@ -18,10 +19,22 @@ from small_runs import snapshot
 from data_ingestion import handoff
 from data_ingestion.handoff import PipelineError
 from data_ingestion.params import parse_params
+from data_ingestion.schema import parse_contract
+from data_ingestion.splitter import SplitRequest, find_train_rows
 from evaluation import gate
 from evaluation.bootstrap import draw_scores
-from evaluation.champion import find_obstacle
-from evaluation.gate import Check, Judged, Verdict, check_champion, check_dummy, check_limits, check_slices, decide
+from evaluation.champion import check_unseen, find_obstacle
+from evaluation.gate import (
+    Check,
+    Judged,
+    Verdict,
+    check_champion,
+    check_classes,
+    check_dummy,
+    check_limits,
+    check_slices,
+    decide,
+)
 from evaluation.metrics import build_scorer, compute_scores
 from evaluation.parameters import EvaluateParams, parse_limits
 from models import artifact
@@ -118,6 +131,25 @@ def test_few_rows_that_cannot_tell_are_inconclusive_and_clear_ones_pass() -> Non
     assert found.status == "inconclusive"
     assert "12 test rows are too few" in found.reason
     assert check_dummy("regression", clear, dummy, 0.95, 12).status == "passed"
+
+
+@pytest.mark.parametrize("counts", [{"no": 984, "yes": 2}, {"0": 9, "1": 30}])
+def test_class_with_next_to_no_rows_is_not_judged_by(counts: dict[str, int]) -> None:
+    found = check_classes(counts)
+    assert found.status == "inconclusive"
+    assert f"{min(counts.values())} test rows of the class" in found.reason
+    assert check_classes(dict.fromkeys(counts, 10)) is None
+    assert check_classes({"a": 2, "b": 50, "c": 50}) is None  # log loss knows no ranks
+
+
+def test_model_that_is_ahead_of_the_dummy_by_chance_perhaps_is_inconclusive() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=130)
+    ahead, dummy = judge("regression", y, 0.15 * y + 0.55 * rng.normal(size=130), np.zeros(130))
+    found = check_dummy("regression", ahead, dummy, 0.95, 130)
+    assert ahead.scores["rmse"] < dummy.scores["rmse"]
+    assert found.status == "inconclusive"
+    assert "not surely better than the dummy" in found.reason
 
 
 def test_figure_that_is_undefined_is_inconclusive() -> None:
@@ -241,6 +273,24 @@ def test_champion_whose_features_are_gone_makes_it_inconclusive(tmp_path: Path) 
     found = find_obstacle(champion, candidate, ["class", "rooms", "has lift", "price"])
     assert found.status == "inconclusive"
     assert 'no longer hold its "floor area", "_built"' in found.reason
+
+
+def test_champion_that_has_learnt_from_test_rows_is_not_compared(tmp_path: Path) -> None:
+    """As after a column was left out, or with another seed: both draw the test rows anew."""
+    candidate = write_small_model(tmp_path)
+    split = {"strategy": "hash", "column": None, "test_size": 0.2, "validation_size": 0.0, "gap": 0.0, "seed": 42}
+    rows = pa.table({name: [f"{name} {number}" for number in range(400)] for name in candidate.contract["columns"]})
+    contract = parse_contract(candidate.contract, "")
+    is_test = pa.array(~find_train_rows(rows, contract, SplitRequest(**split)))
+    candidate = candidate.model_copy(update={"split": split})
+    assert check_unseen(candidate, candidate, rows.filter(is_test)) is None
+    champion = candidate.model_copy(update={"split": split | {"seed": 1}})
+    found = check_unseen(champion, candidate, rows.filter(is_test))
+    assert found.status == "inconclusive"
+    assert "it has learnt from" in found.reason
+    by_time = candidate.model_copy(update={"split": split | {"strategy": "time"}})
+    assert "chosen in another way" in check_unseen(by_time, candidate, rows.filter(is_test)).reason
+    assert check_unseen(by_time, by_time, rows.filter(is_test)) is None
 
 
 # Champions in the folder

@@ -164,7 +164,8 @@ def test_verdict_is_said_in_words_not_in_colour_alone(status: str, shown: str) -
 def test_members_of_the_model_lead_and_others_are_folded_away(pages: dict[str, str]) -> None:
     text = read_text(pages["binary"])
     leading, others = text[text.index("How it was chosen") : text.index("The data 7,043")].split("9 other candidates")
-    assert "22 candidates, cross-validated on the 5,665 train rows and compared by ROC AUC. Chosen: ensemble" in leading
+    assert "22 candidates, the dummy among them, cross-validated on the 5,665 train rows" in leading
+    assert "compared by ROC AUC. Chosen: ensemble" in leading
     row = "boosting 0 0.8500 0.8400 to 0.8600 0.5 1.25 s 8.5 µs 300 learning_rate\xa00.05"
     assert row.replace("\xa0", " ") in leading
     assert "boosting 15 0.7000" in leading, "a member, though not among the best alone"

@@ -73,8 +73,10 @@ def describe_verdict(metrics: Mapping[str, object], markdown: bool) -> list[str]
     return [f"**{verdict.status}**", "", *(f"- {reason}" for reason in verdict.reasons)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the script; see the module's description."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script, and return the verdict's exit code; see the module's description."""
+    from evaluation.gate import read_verdict
+
     params = parse_params(SummaryParams, argv, __doc__ or "")
     workspace = Workspace(params.root)
     metrics = files.read_json(workspace.metrics, EVALUATOR)
@@ -87,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"\nreport:     {workspace.show(workspace.report)}\nnext:       make serve{root}   (predictions over HTTP)"
         )
         print(f"            make ui{root}      (the runs in MLflow)")
+    return 0 if params.markdown else read_verdict(metrics).exit_code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ ends the search and keeps the best so far.
     python models/train_model.py --budget 30
 """
 
+import pickle
 import sys
 import time
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ class TrainParams(StageParams):
     )
     final: Literal["ensemble", "single"] = Field("ensemble", description="what is saved: several models, or the best")
     max_trees: int = Field(3000, ge=10, description="trees that the model may have")
-    max_latency_us: float | None = Field(None, gt=0, description="microseconds a row may take, among many rows")
+    max_latency_us: float | None = Field(None, gt=0, description="microseconds an encoded row may take, among many")
     max_size_mb: float | None = Field(None, gt=0, description="megabytes that the pickle may take")
     estimator: str | None = Field(None, description="one of your own to try: package.module:ClassName")
     extra_trees: bool = Field(False, description="try extremely randomized trees too")
@@ -110,7 +111,8 @@ def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, st
     check_wishes(data.contract.task, bool(monotone), params)
     deadline = None if params.trials is not None else started + params.budget
     plan = Plan(plan_trials(len(data.X), params.trials), deadline, params.max_trees)
-    limits = Limits(params.max_trees, params.max_latency_us, params.max_size_mb)
+    encoder_mb = len(pickle.dumps(data.encoder)) / 1e6
+    limits = Limits(params.max_trees, params.max_latency_us, params.max_size_mb, encoder_mb)
     wanted = {"monotone": monotone, "extra_trees": params.extra_trees, "own": params.estimator}
     problem = describe_problem(data.contract.task, data.X, data.y, params.seed, **wanted)
     with Workers(table, count_workers(table)) as workers:

@@ -346,6 +346,16 @@ def test_summary_shows_the_verdict(run_copy: Path) -> None:
     assert "\n**passed**\n\n- better than the dummy" in done.stdout
 
 
+def test_summary_of_a_model_that_did_not_pass_ends_as_the_evaluation_did(run_copy: Path) -> None:
+    """`make run` tracks and sums up such a model too, and still ends with its exit code."""
+    path = run_copy / "models" / "metrics.json"
+    metrics = json.loads(path.read_bytes())
+    path.write_text(json.dumps(metrics | {"verdict": {"status": "inconclusive", "reasons": ["who knows"]}}))
+    done = run_script("evaluation/summary.py", ["--root", run_copy])
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "verdict: inconclusive: who knows" in done.stdout
+
+
 # Report
 
 

@@ -291,10 +291,22 @@ def test_candidate_beyond_the_first_twelve_may_be_the_single_one() -> None:
     assert choose_ensemble([*slow, fast], single, score_answers, "rmse", NO_LIMITS, FEW_ROWS, 0) is single
 
 
+def test_tie_with_an_own_estimator_goes_to_the_faster_though_it_has_no_trees() -> None:
+    own = Trial(Candidate("SVR", "own"), np.array([1.0]), np.full(4, 1.0), 0.1, 500.0, 0, 0, 100)
+    boosting = make_trial("boosting", np.full(4, 1.0001), 30)
+    assert boosting.predict_us < own.predict_us
+    assert choose_single([own, boosting], "rmse", NO_LIMITS).name == "boosting"
+
+
 @pytest.mark.parametrize(
     "limits",
-    [Limits(max_trees=15), Limits(1000, max_latency_us=7), Limits(1000, max_size_mb=1.5)],
-    ids=["trees", "latency", "size"],
+    [
+        Limits(max_trees=15),
+        Limits(1000, max_latency_us=7),
+        Limits(1000, max_size_mb=1.5),
+        Limits(1000, max_size_mb=2.5, encoder_mb=1.0),
+    ],
+    ids=["trees", "latency", "size", "size with the encoder"],
 )
 def test_limits_hold_for_all_members_together(limits: Limits) -> None:
     ranked = [make_trial("a", np.full(4, 1.0)), make_trial("b", np.full(4, -2.0))]

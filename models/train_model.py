@@ -8,11 +8,15 @@ ends the search and keeps the best so far.
 """
 
 import pickle
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 PREPROCESSOR = "data_ingestion/data_preprocessor.py"
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "joblib", "optuna")
 GOLDEN_ROWS = 16
+LATE = 1.3  # times the budget: then it is said so
 
 
 class TrainParams(StageParams):
@@ -122,10 +127,29 @@ def find_model(data: "TrainingData", table: "FoldTable", params: TrainParams, st
         choices = list_choices(done.trials, table, problem, limits)
         choice = choices[0] if params.final == "ensemble" else choices[-1]
         answering = learn_answering(choice, table, problem, params.coverage, params.threshold_metric, params.costs)
-        members, is_refitted = fit_members(choice, problem, plan, workers)
+        with hold_interrupt():
+            members, is_refitted = fit_members(choice, problem, plan, workers)
     estimator = assemble_model(members, choice, problem, answering)
     seconds = time.monotonic() - started
     return Outcome(estimator, choice, choices, answering, done, problem, len(table.folds), is_refitted, seconds)
+
+
+@contextmanager
+def hold_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C pass inside the block: the search would be lost a moment before its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def say(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        print("the last fits are under way, and then the model is saved; Ctrl-C again gives it up", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, say)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def describe_model(
@@ -237,6 +261,11 @@ def train(workspace: Workspace, params: TrainParams) -> None:
         )
         commit.write_json(workspace.metrics, describe_training(described, data, params, version))
     print("\n".join(iterate_lines(outcome, described)))
+    if params.trials is None and outcome.seconds > LATE * params.budget:
+        print(
+            f"  took {outcome.seconds:.0f} s of a budget of {params.budget:g} s: a line and boosting are always tried, "
+            "and the chosen ones fitted once more"
+        )
     if not manifest.scorer.compiled:
         print(f"  served from the pickle: {manifest.scorer.reason}")
     print(f"wrote models/{', '.join(manifest.files)}, saved_model.json, metrics.json: model {version}")

@@ -26,6 +26,7 @@ from models.fold_work import FoldTable, fit_fold, rank_auc
 from models.folds import FoldRequest, build_folds
 from models.search import FINISHING_S, Plan, Search, is_switch, plan_trials, prepare_search, search
 from models.selection import Limits, Trial, choose_single, rank_trials
+from models.train_model import hold_interrupt
 from models.weighing import choose_ensemble
 from models.workers import Workers
 
@@ -440,6 +441,15 @@ def test_threshold_that_has_no_use_is_refused(
 ) -> None:
     run_stages(tmp_path / "root", write_csv(tmp_path / "my.csv", build_columns(task)), "target", TRAINING[:2])
     assert_refused(call_stage("train", tmp_path / "root", "--trials", 1, *flags), fragment)
+
+
+def test_first_interrupt_lets_the_last_fits_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), hold_interrupt():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        assert "Ctrl-C again gives it up" in capsys.readouterr().err
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_interrupted_search_is_not_up_to_date(call_stage, prepared: Path) -> None:

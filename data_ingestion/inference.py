@@ -149,6 +149,15 @@ def _may_be_id(column: Column) -> bool:
     return column.kind == "integer" and column.reason is not None and column.reason.endswith("as in an id")
 
 
+def describe_texts_read(names: Sequence[str], contract: Contract) -> list[str]:
+    """Return a note on texts of a table that are read as something else, as postcodes may not be meant."""
+    read = [name for name in names if contract.columns[name].kind in ("number", "integer")]
+    found = [name for name in read if contract.columns[name].role == "feature"]
+    if not found:
+        return []
+    return [f"{join_names(found)}: texts in the table, read as numbers; to keep them as they are, write kind: category"]
+
+
 def describe_words_for_missing(texts: Mapping[str, pa.Array]) -> list[str]:
     """Return a note on each spelling of missing that may have been meant as a value."""
     notes = []

@@ -102,6 +102,7 @@ class Inference:
         inferred = contracts.checksum_contract(contract)
         inferred |= {name: self.checksums.get(name, "") for name in self.edited if name in self.guesses}
         notes += inference.describe_words_for_missing(self.peek.raw)
+        notes += inference.describe_texts_read(self.readers[0].list_texts(), contract)
         if self.current is not None and self.edited:
             contract, kept = inference.merge_edits(contract, self.current, self.edited)
             contract = contracts.parse_contract(contract.to_dict(), "data/schema.yaml, edited as it is")

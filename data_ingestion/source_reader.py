@@ -125,6 +125,16 @@ class SourceReader:
         self.sha256 = hashing.hexdigest()
         check_unchanged(self.source)
 
+    def list_texts(self) -> list[str]:
+        """Return the columns of a table that hold texts; none of a CSV, where all do."""
+        if not self.is_table:
+            return []
+        table = self._open_table()
+        try:
+            return table.text_columns
+        finally:
+            table.close()
+
     def _iterate_table(self, progress: Progress | None) -> Iterator[bytes]:
         self.sha256 = self.hash_whole()
         table = self._open_table()

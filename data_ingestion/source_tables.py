@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -54,6 +55,11 @@ class TableFile:
         """Close the file."""
         self._handle.close()
 
+    @property
+    def text_columns(self) -> list[str]:
+        """The names of the columns that hold texts."""
+        return [field.name for field in self._schema if pa.types.is_string(field.type)]
+
     def iterate_csv(self) -> Iterator[tuple[float, bytes]]:
         """Yield the share that has been read and the text so far unread, the header first."""
         yield 0.0, _format(self._schema.empty_table(), header=True)
@@ -61,7 +67,7 @@ class TableFile:
             for share, batch in self._iterate_batches():
                 table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
                 plain = pa.table(
-                    [c.cast(f.type) for c, f in zip(table.columns, self._schema, strict=True)], self._schema
+                    [_to_plain(c, f.type) for c, f in zip(table.columns, self._schema, strict=True)], self._schema
                 )
                 yield share, _format(plain, header=False)
         except _DAMAGE as err:
@@ -106,9 +112,13 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """Return a type that the writer of CSV knows."""
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _plain_type(kind.value_type)
     return pa.string() if pa.types.is_string_view(kind) or pa.types.is_large_string(kind) else kind
+
+
+def _to_plain(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return (pc.run_end_decode(column) if pa.types.is_run_end_encoded(column.type) else column).cast(kind)
 
 
 def _format(table: pa.Table, header: bool) -> bytes:

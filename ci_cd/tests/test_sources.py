@@ -115,6 +115,12 @@ def test_table_cut_short_is_refused(decode, write: Callable[[pa.Table], bytes], 
         decode(content[: int(share * len(content))])
 
 
+def test_runs_of_one_value_are_read_as_their_values(decode) -> None:
+    runs = pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"])
+    text, _ = decode(write_arrow(pa.table({"run": runs, "y": [1, 2, 3]})))
+    assert text.decode().splitlines()[1:] == ['"a",1', '"a",2', '"b",3']
+
+
 def test_cells_with_more_than_one_value_are_refused_by_name(decode) -> None:
     with pytest.raises(PipelineError, match='got lists, structs or bytes in "items", "owner"'):
         decode(write_parquet(pa.table({"items": [[1, 2]], "owner": [{"name": "a"}], "y": [1]})))
@@ -144,6 +150,19 @@ def load(call_stage, tmp_path: Path) -> Callable[..., "subprocess.CompletedProce
 
 def read_raw(tmp_path: Path) -> pa.Table:
     return pq.read_table(tmp_path / "root" / "data" / "raw.parquet")
+
+
+def test_texts_of_a_table_that_are_read_as_numbers_are_named(load, tmp_path: Path) -> None:
+    rows = range(300)
+    columns = {
+        "size": [i / 4 for i in rows],
+        "code": [f"{10_000 + i % 7}" for i in rows],
+        "price": [i % 97 for i in rows],
+    }
+    (tmp_path / "my.parquet").write_bytes(write_parquet(pa.table(columns)))
+    done = load(tmp_path / "my.parquet")
+    assert done.returncode == 0, done.stderr
+    assert 'note: "code": texts in the table, read as numbers; to keep them as they are' in done.stdout
 
 
 def write_months(folder: Path) -> None:

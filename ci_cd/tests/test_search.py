@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -443,6 +444,15 @@ def test_threshold_that_has_no_use_is_refused(
     assert_refused(call_stage("train", tmp_path / "root", "--trials", 1, *flags), fragment)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that was started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_first_interrupt_lets_the_last_fits_end(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt), hold_interrupt():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
